@@ -1,0 +1,152 @@
+"""Everything that can go wrong in use, as one exception tree.
+
+Each message says what happened with its values, why, and what to do. `code` is the word that programs read
+(the JSON API, `img2vec.py --json`, the catalog's `error_code`): it never changes once released.
+A programmer's mistake is a `ValueError`, not one of these.
+"""
+
+from __future__ import annotations
+
+
+class LookalikeError(Exception):
+    """Something that can go wrong in use; its text is written for the person who uses Lookalike."""
+
+    code = "error"
+
+
+class SettingsError(LookalikeError):
+    """A setting has a value that it cannot have."""
+
+    code = "bad_setting"
+
+
+class RequestError(LookalikeError):
+    """A request lacks something, or asks for something that makes no sense."""
+
+    code = "bad_request"
+
+
+class ImageError(LookalikeError):
+    """A file cannot become an image."""
+
+    code = "unreadable_image"
+
+
+class NotAnImageError(ImageError):
+    """The contents are of no image format that Lookalike reads."""
+
+    code = "not_an_image"
+
+
+class EmptyFileError(NotAnImageError):
+    """The file has no bytes at all."""
+
+    code = "empty_file"
+
+
+class DamagedImageError(ImageError):
+    """The contents begin as an image but cannot be decoded to their end."""
+
+    code = "damaged_image"
+
+
+class UnreadableFileError(ImageError):
+    """The operating system refuses to hand out the file's bytes."""
+
+    code = "unreadable_file"
+
+
+class ImageLimitError(ImageError):
+    """The image is larger than a limit allows."""
+
+    code = "too_large"
+
+
+class TooManyBytesError(ImageLimitError):
+    """The file has more bytes than `max_bytes`."""
+
+    code = "too_many_bytes"
+
+
+class TooManyPixelsError(ImageLimitError):
+    """The header announces more pixels than `max_pixels`."""
+
+    code = "too_many_pixels"
+
+
+class TooManyFramesError(ImageLimitError):
+    """The header announces more frames than `max_frames`."""
+
+    code = "too_many_frames"
+
+
+class CollectionError(LookalikeError):
+    """The collection on disk cannot be used as asked."""
+
+    code = "collection_error"
+
+
+class CollectionMissingError(CollectionError):
+    """There is no collection in the folder."""
+
+    code = "no_collection"
+
+
+class EmptyCollectionError(CollectionError):
+    """The collection holds no image that can be searched."""
+
+    code = "empty_collection"
+
+
+class CollectionLockedError(CollectionError):
+    """Another process is writing to the collection."""
+
+    code = "collection_locked"
+
+
+class CollectionMismatchError(CollectionError):
+    """The collection was made by another backbone, layer or weights than asked for."""
+
+    code = "collection_mismatch"
+
+
+class FormatVersionError(CollectionError):
+    """The collection was written by another version of the format."""
+
+    code = "format_version"
+
+
+class DamagedCollectionError(CollectionError):
+    """Files of the collection contradict one another."""
+
+    code = "damaged_collection"
+
+
+class DiskFullError(CollectionError):
+    """The disk (or a quota) has no room left for what must be written."""
+
+    code = "disk_full"
+
+
+class ImageNotFoundError(CollectionError):
+    """The collection has no image of that id."""
+
+    code = "unknown_image"
+
+
+class BackboneError(LookalikeError):
+    """A network cannot be loaded or run."""
+
+    code = "backbone_error"
+
+
+class WeightsUnavailableError(BackboneError):
+    """The weights of a network cannot be had."""
+
+    code = "weights_unavailable"
+
+
+class IndexBuildError(LookalikeError):
+    """A nearest-neighbour index could not be built."""
+
+    code = "index_build"
