@@ -1,0 +1,202 @@
+"""The shapes of what lies on disk, and how bytes get there safely. Owns no connection and no lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from errors import DiskFullError, FormatVersionError, ImageNotFoundError
+
+FORMAT_VERSION = 1
+GENERATIONS_KEPT = 2
+VECTOR_DTYPE = np.dtype("<f2")
+
+CATALOG_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE images (
+    image_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    path BLOB NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    sha256 BLOB,
+    format TEXT,
+    width INTEGER,
+    height INTEGER,
+    taken_at TEXT,
+    label TEXT,
+    error_code TEXT,
+    error TEXT
+);
+CREATE INDEX images_by_sha256 ON images (sha256);
+CREATE TABLE vector_sets (
+    set_id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    file TEXT NOT NULL,
+    rows INTEGER NOT NULL
+);
+CREATE TABLE vectors (
+    set_id INTEGER NOT NULL REFERENCES vector_sets,
+    sha256 BLOB NOT NULL,
+    row INTEGER NOT NULL,
+    PRIMARY KEY (set_id, sha256)
+) WITHOUT ROWID;
+CREATE TABLE predicted_labels (
+    set_id INTEGER NOT NULL REFERENCES vector_sets,
+    sha256 BLOB NOT NULL,
+    rank INTEGER NOT NULL,
+    class_index INTEGER NOT NULL,
+    score REAL NOT NULL,
+    PRIMARY KEY (set_id, sha256, rank)
+) WITHOUT ROWID;
+"""
+THUMBNAIL_SCHEMA = "CREATE TABLE thumbnails (sha256 BLOB PRIMARY KEY, jpeg BLOB NOT NULL)"
+RECORD_COLUMNS = "path, size, mtime_ns, sha256, format, width, height, taken_at, label, error_code, error"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the catalog knows of one file. `image_id` is 0 until the catalog has given one; with `error` there is no vector."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    sha256: bytes | None = None
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    taken_at: str | None = None
+    label: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    image_id: int = 0
+
+
+@dataclass(frozen=True)
+class VectorsManifest:
+    """Which network made the vectors of one `vectors/<key>/`, and how."""
+
+    key: str
+    backbone: str
+    layer: str
+    weights_sha256: str
+    dim: int
+    preprocessing: str
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The committed vectors of one set at one moment; it stays true while writers go on.
+
+    `ids` int64 (n,) ascending image ids; `rows` int64 (n,) the row of each image in `matrix`, float16 (rows, dim), memory-mapped;
+    images of equal contents share a row. `file` names the vectors file, so that row numbers can be compared between snapshots.
+    """
+
+    ids: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    matrix: npt.NDArray[np.float16]
+    file: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        """Length of one vector."""
+        return int(self.matrix.shape[1])
+
+    def take(self, positions: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float32]:
+        """Return the vectors of images `ids[positions]` as float32 (len(positions), dim)."""
+        return self.matrix[self.rows[positions]].astype(np.float32)
+
+    def position(self, image_id: int) -> int:
+        """Return the place of `image_id` in `ids`; raises `ImageNotFoundError` when it has no vector here."""
+        place = int(np.searchsorted(self.ids, image_id))
+        if place == len(self.ids) or self.ids[place] != image_id:
+            raise ImageNotFoundError(f"The collection has no searchable image {image_id}.")
+        return place
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One finished, immutable set of things computed from one vectors key."""
+
+    number: int
+    folder: Path
+    manifest: Mapping[str, Any]
+
+
+@dataclass
+class Batch:
+    """What one commit writes: all of it or nothing. Vectors, thumbnails and labels are keyed by the contents' SHA-256."""
+
+    records: list[Record] = field(default_factory=list)
+    moved: list[tuple[int, Record]] = field(default_factory=list)
+    vectors: dict[bytes, npt.NDArray[np.float32]] = field(default_factory=dict)
+    thumbnails: dict[bytes, bytes] = field(default_factory=dict)
+    labels: dict[bytes, list[tuple[int, float]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records) + len(self.moved)
+
+
+@contextlib.contextmanager
+def reporting_full_disk(folder: Path) -> Iterator[None]:
+    """Turn every way in which a disk says "full" into `DiskFullError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise DiskFullError(_full_disk_message(folder, error)) from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise
+        raise DiskFullError(_full_disk_message(folder, error)) from error
+
+
+def _full_disk_message(folder: Path, error: Exception) -> str:
+    free_mb = shutil.disk_usage(folder).free / 1e6
+    return (
+        f"The disk that holds {folder} takes no more ({error}; {free_mb:,.0f} MB free). Everything committed before is safe and "
+        "searchable. Make room and run the same command again: it goes on where it was."
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created or replaced in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace `path` in one step, so that a reader or a crash sees the old or the new contents, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def check_format_version(version: object, where: Path) -> None:
+    """Raise `FormatVersionError` unless `version` is the one that this program reads and writes."""
+    if version != FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{where} has format version {version}, this program reads version {FORMAT_VERSION}. Use the "
+            "program that wrote it, or index the pictures again into another folder (--rsc-files)."
+        )
