@@ -134,6 +134,12 @@ class ImageNotFoundError(CollectionError):
     code = "unknown_image"
 
 
+class OriginalGoneError(ImageNotFoundError):
+    """The file of an image is gone, or is no longer the one that was indexed."""
+
+    code = "original_gone"
+
+
 class BackboneError(LookalikeError):
     """A network cannot be loaded or run."""
 
