@@ -1,0 +1,122 @@
+"""What every engine agrees on: which network, what comes out, and how a batch is run.
+
+Owns the seam of layer 2 (`NetworkId`, `Outputs`, `Backbone`) and `class_names`. Does not own any engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backbones.rows import BACKBONES, BackboneRow
+from errors import BackboneError
+
+
+@dataclass(frozen=True)
+class NetworkId:
+    """Which network made a vector: two vectors can be compared only if their `NetworkId`s are equal."""
+
+    backbone: str
+    layer: str
+    weights_sha256: str
+
+    @property
+    def key(self) -> str:
+        """The name of the vectors' folder, e.g. `efficientnet_lite0-avg_pool-0123456789ab`."""
+        return f"{self.backbone}-{self.layer}-{self.weights_sha256[:12]}"
+
+    @property
+    def model_key(self) -> str:
+        """The name of the converted network's folder; it serves all layers."""
+        return f"{self.backbone}-{self.weights_sha256[:12]}"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one pass gives: `vectors` float32 (n, dim), `scores` float32 (n, classes) that add up to 1, `feature_map`
+    float32 (n, h', w', c). `scores` is None when the weights have no classifier, `feature_map` when not asked for."""
+
+    vectors: NDArray[np.float32]
+    scores: NDArray[np.float32] | None
+    feature_map: NDArray[np.float32] | None
+
+
+class Engine(Protocol):
+    """Runs one network; any number of threads may call `run` at once."""
+
+    name: str
+    precision: str
+    parallel_runs: int
+
+    def run(self, batch: NDArray[np.uint8]) -> Outputs: ...
+
+
+class Backbone:
+    """A loaded network: photographs in, vectors out. Any number of threads may call `run` at once.
+
+    `parallel_runs` is how many calls really run side by side; with fewer callers than that, cores stay idle.
+    """
+
+    def __init__(self, network: NetworkId, engine: Engine) -> None:
+        self.network = network
+        self.row: BackboneRow = find_row(network.backbone)
+        self.dim: int = self.row.layers[network.layer]
+        self.engine = engine.name
+        self.precision = engine.precision
+        self.parallel_runs = engine.parallel_runs
+        self._engine = engine
+
+    def run(self, batch: NDArray[np.uint8]) -> Outputs:
+        """Run the network on `batch`, uint8 (n, h, w, 3) RGB of the row's `input_size`, any n from 0 on.
+
+        Raises `ValueError` when the array is of another shape or dtype.
+        """
+        expected = (*self.row.input_size, 3)
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != expected:
+            raise ValueError(f"{self.network.backbone} takes uint8 (n, {expected}), not {batch.dtype} {batch.shape}")
+        return self._engine.run(batch)
+
+
+RunBatch = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
+
+
+def run_in_pieces(run_batch: RunBatch, batch: NDArray[np.uint8], batch_size: int) -> Outputs:
+    """Run `batch` (n, h, w, 3) by calls of exactly `batch_size` images, the last one padded with black ones.
+
+    One fixed size because engines run it faster, and because an image's vector then never depends on its company.
+    An empty batch is run as padding alone: its outputs have the right shapes without anybody having to know them.
+    """
+    pieces = []
+    for start in range(0, max(len(batch), 1), batch_size):
+        piece = batch[start : start + batch_size]
+        padding = np.zeros((batch_size - len(piece), *batch.shape[1:]), np.uint8)
+        outputs = run_batch(np.concatenate([piece, padding]) if len(padding) else np.ascontiguousarray(piece))
+        pieces.append({name: output[: len(piece)] for name, output in outputs.items()})
+    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return Outputs(joined["vectors"], joined.get("scores"), joined.get("feature_map"))
+
+
+def find_row(name: str) -> BackboneRow:
+    """Return the data row of the network `name`; raises `BackboneError` naming those that exist."""
+    if name not in BACKBONES:
+        raise BackboneError(f"There is no backbone {name!r}. Choose one of {', '.join(BACKBONES)}.")
+    return BACKBONES[name]
+
+
+def check_layer(row: BackboneRow, layer: str | None) -> str:
+    """Return `layer`, or the row's usual one for None; raises `BackboneError` when the network has no such layer."""
+    chosen = row.default_layer if layer is None else layer
+    if chosen not in row.layers:
+        raise BackboneError(f"{row.name} has no layer {chosen!r} to take vectors from. Choose one of {', '.join(row.layers)}.")
+    return chosen
+
+
+def class_names() -> tuple[str, ...]:
+    """Return the 1,000 names of ImageNet's classes, in the order of the networks' scores."""
+    text = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())

@@ -1,0 +1,168 @@
+"""Keras: the reference that other engines are held against, the source of conversions, and what runs on GPUs.
+
+Owns building a row's network with its weights, and running it in TensorFlow. float32 only: on GPUs TensorFlow already
+multiplies in TF32, and the reference must stay a reference. Several GPUs each get a copy of the network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import queue
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backbones.backbone import NetworkId, Outputs, RunBatch, find_row, run_in_pieces
+from backbones.efficientnet_lite0 import TORCH_HEAD, load_torch_weights
+from backbones.rows import BackboneRow
+from errors import BackboneError
+
+_LOG = logging.getLogger(__name__)
+_HDF5_HEAD = b"\x89HDF\r\n\x1a\n"
+_ZIP_HEAD = b"PK\x03\x04"
+
+
+def build_network(row: BackboneRow, weights: Path) -> Any:
+    """Build the network of `row` from a weights file, as one Keras model that takes uint8 (n, h, w, 3) RGB.
+
+    Its outputs are a dict of float32 arrays: `vector_<layer>` for each layer, `feature_map`, and `scores` when the weights
+    have a classifier. Raises `BackboneError` when the file does not fit the network.
+    """
+    import keras
+
+    try:
+        base, outputs = _load(row, weights, include_top=True), None
+    except (ValueError, KeyError, OSError) as error:
+        try:
+            base = _load(row, weights, include_top=False)
+        except (ValueError, KeyError, OSError):
+            raise BackboneError(_misfit(row, weights, error)) from error
+        outputs = _headless_outputs(row, base)
+    inner = keras.Model(base.input, _full_outputs(row, base) if outputs is None else outputs)
+    inputs = keras.Input((*row.input_size, 3), dtype="uint8")
+    return keras.Model(inputs, inner(_scaled(row, inputs)), name=row.name)
+
+
+def _misfit(row: BackboneRow, weights: Path, error: Exception) -> str:
+    first = str(error).strip().split("\n")[0][:300]
+    return (
+        f"The weights file {weights} does not fit the network {row.name}, neither with a classifier of {row.classes} classes "
+        f"nor without one: {first} Give the weights of {row.name} (a .h5, .weights.h5 or .keras file of Keras), or choose "
+        "the --backbone that they belong to."
+    )
+
+
+def _load(row: BackboneRow, weights: Path, *, include_top: bool) -> Any:
+    with weights.open("rb") as file:
+        head = file.read(16)
+    module, _, name = row.builder.partition(":")
+    build = getattr(importlib.import_module(module), name)
+    model = build(weights=None, include_top=include_top, input_shape=(*row.input_size, 3))
+    if head.startswith(TORCH_HEAD):
+        load_torch_weights(model, weights)
+    elif head.startswith((_HDF5_HEAD, _ZIP_HEAD)):
+        model.load_weights(str(weights))
+    else:
+        raise ValueError("it is neither HDF5, a .keras archive, nor a torch file.")
+    return model
+
+
+def _full_outputs(row: BackboneRow, base: Any) -> dict[str, Any]:
+    outputs = {f"vector_{layer}": base.get_layer(layer).output for layer in row.layers}
+    outputs["scores"] = base.get_layer(row.classifier).output
+    outputs["feature_map"] = base.get_layer(row.feature_map).output
+    return outputs
+
+
+def _headless_outputs(row: BackboneRow, base: Any) -> dict[str, Any]:
+    import keras
+
+    heads = {"avg_pool": keras.layers.GlobalAveragePooling2D, "flatten": keras.layers.Flatten}
+    last = base.get_layer(row.feature_map).output
+    outputs = {f"vector_{layer}": heads[layer]()(last) for layer in row.layers if layer in heads}
+    return {**outputs, "feature_map": last}
+
+
+def _scaled(row: BackboneRow, pixels: Any) -> Any:
+    """Pixels as the network wants them; `preprocess_input` of Keras would do the same outside, and in place."""
+    import keras
+
+    x = keras.ops.cast(pixels, "float32")
+    if row.channel_order == "BGR":
+        x = keras.ops.flip(x, axis=-1)
+    return (x - np.array(row.mean, np.float32)) / np.array(row.std, np.float32)
+
+
+class KerasEngine:
+    """Runs the Keras model by a compiled function on batches of one size; one copy a device, one caller a copy at a time."""
+
+    name = "keras"
+    precision = "float32"
+
+    def __init__(
+        self, network: NetworkId, weights: Path, *, devices: list[str], batch_size: int, feature_map: bool
+    ) -> None:
+        row = find_row(network.backbone)
+        self.parallel_runs = len(devices)
+        self._batch_size = batch_size
+        self._copies: queue.Queue[RunBatch] = queue.Queue()
+        for device in devices:
+            self._copies.put(_compiled(row, weights, device, _wanted(network.layer, feature_map=feature_map), batch_size))
+
+    def run(self, batch: NDArray[np.uint8]) -> Outputs:
+        copy = self._copies.get()
+        try:
+            return run_in_pieces(copy, batch, self._batch_size)
+        finally:
+            self._copies.put(copy)
+
+
+def _wanted(layer: str, *, feature_map: bool) -> dict[str, str]:
+    """The network's outputs that are needed, by what `Outputs` calls them."""
+    names = {"vectors": f"vector_{layer}", "scores": "scores"}
+    return {**names, "feature_map": "feature_map"} if feature_map else names
+
+
+def choose_devices(gpus: str, threads: int) -> list[str]:
+    """Return TensorFlow's names of the devices to use, after telling TensorFlow to leave the other GPUs alone.
+
+    `gpus` is "0" (the processor alone), a number or "all". Raises `BackboneError` when there are fewer.
+    """
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    count = len(found) if gpus == "all" else int(gpus)
+    if count > len(found) or (gpus == "all" and not found):
+        raise BackboneError(
+            f"gpus is {gpus}, but TensorFlow sees {len(found)} GPUs. Use --gpus 0 for the processor alone, or install "
+            "the GPU build of TensorFlow (`pip install tensorflow[and-cuda]`)."
+        )
+    try:
+        tf.config.set_visible_devices(found[:count], "GPU")
+        for gpu in found[:count]:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError:
+        _LOG.info("TensorFlow runs already: its devices and threads stay as they are")
+    return [f"/GPU:{number}" for number in range(count)] or ["/CPU:0"]
+
+
+def _compiled(row: BackboneRow, weights: Path, device: str, wanted: dict[str, str], batch_size: int) -> RunBatch:
+    import keras
+    import tensorflow as tf
+
+    with tf.device(device):
+        full = build_network(row, weights)
+    chosen = {name: full.output[output] for name, output in wanted.items() if output in full.output}
+    model = keras.Model(full.input, chosen)
+    signature = tf.TensorSpec((batch_size, *row.input_size, 3), tf.uint8)
+
+    @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
+    def forward(pixels: Any) -> Any:
+        with tf.device(device):
+            return model(pixels, training=False)
+
+    return lambda batch: {name: output.numpy() for name, output in forward(batch).items()}
