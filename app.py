@@ -1,0 +1,359 @@
+"""The service: pages, files of the catalogue by id, headers, error pages, and the factory.
+
+Owns: everything HTTP that is not `/api/v1` (`api.py`). Does not own: searching (`search.py`), decoding (`images.py`),
+the server process (`commands/serve.py`). Importing this module makes nothing; `gunicorn app:app` asks for the
+attribute `app`, which is made then and once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import os
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from io import BytesIO
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template, request, send_file
+from werkzeug.exceptions import HTTPException
+
+import api
+from config import Settings, load_settings
+from errors import ImageError, OriginalGoneError
+from images import Limits, decode_image, make_thumbnail
+
+if TYPE_CHECKING:
+    from search import ImageInfo, SearchService
+
+VIEW_MAX_SIDE = 2048
+K_CHOICES = (12, 24, 48, 96, 192)
+VIEW_LOCK = "lookalike.view_lock"
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Without it any site could show pictures of this service in its own pages.
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+pages = Blueprint("pages", __name__)
+
+
+def create_app(settings: Settings | None = None, service: SearchService | None = None) -> Flask:
+    """Make the WSGI application over `service`, or over the collection that `settings` name.
+
+    Raises `SettingsError`, and what `search.open_service` raises for a collection that cannot be used.
+    """
+    if service is None:
+        from search import open_service
+
+        service = open_service(load_settings() if settings is None else settings)
+        atexit.register(service.close)
+    app = Flask(__name__)
+    app.request_class = api.InMemoryRequest
+    limit = service.settings.upload_max_bytes
+    app.config.update(UPLOAD_MAX_BYTES=limit, MAX_CONTENT_LENGTH=limit + api.MULTIPART_OVERHEAD_BYTES)
+    app.extensions[api.EXTENSION] = service
+    app.extensions[VIEW_LOCK] = Lock()
+    app.jinja_env.filters.update(filesize=_filesize, data_uri=_data_uri, percent=_percent)
+    app.register_blueprint(pages)
+    app.register_blueprint(api.api)
+    app.register_error_handler(Exception, _answer_error)
+    app.after_request(_finish_headers)
+    return app
+
+
+@cache
+def _application() -> Flask:
+    return create_app()
+
+
+def __getattr__(name: str) -> Flask:
+    if name == "app":
+        return _application()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _finish_headers(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if "Cache-Control" not in response.headers:
+        # Ids mean other images after a collection was made anew, so every copy is asked about before it is shown again;
+        # "no-store" would be stricter, but then going back to a page of results would ask to send the picture again.
+        response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+# Errors: which status an exception has stands in api.py; here is how it looks.
+
+
+@dataclass(frozen=True)
+class Help:
+    """What an error page says besides the message."""
+
+    title: str
+    advice: str
+    upload: bool = False
+
+
+_HELP: Mapping[str, Help] = {
+    "bad_request": Help("That did not work", "Choose a picture and try again.", upload=True),
+    "empty_file": Help(
+        "That file is empty", "It may not have been copied to its end. Choose another one.", upload=True
+    ),
+    "damaged_image": Help(
+        "That picture is damaged",
+        "It begins as a picture but cannot be read to its end. Copy or save it again, or choose another one.",
+        upload=True,
+    ),
+    "not_an_image": Help(
+        "That is not a picture",
+        "Lookalike reads JPEG, PNG, WebP, GIF, BMP, TIFF, JPEG 2000, HEIC and AVIF, whatever the file is called.",
+        upload=True,
+    ),
+    "too_many_bytes": Help("That file is too large", "A copy 2,000 pixels wide finds the same images.", upload=True),
+    "too_many_pixels": Help(
+        "That picture is too large", "A copy 2,000 pixels wide finds the same images.", upload=True
+    ),
+    "too_many_frames": Help("That picture is too long", "Save one of its frames as a picture of its own.", upload=True),
+    "unknown_image": Help(
+        "No such image", "It may have left the collection since. Search with a picture instead.", upload=True
+    ),
+    "original_gone": Help("The file is gone", "When it is back, or moved for good, index again:"),
+    "no_collection": Help("Nothing to search yet", "Index your photographs, then reload this page:"),
+    "empty_collection": Help("Nothing to search yet", "Index your photographs, then reload this page:"),
+    "not_found": Help("There is no such page", "Start from a picture.", upload=True),
+    "method_not_allowed": Help("That does not work here", "Start from a picture.", upload=True),
+}
+_OTHER_HELP = Help("Something went wrong", "Try again in a moment.")
+_INDEX_FIRST = ("original_gone", "no_collection", "empty_collection")
+
+
+def _answer_error(error: Exception) -> Response | HTTPException:
+    if isinstance(error, HTTPException) and (error.code is None or error.code < 400):
+        return error  # a redirect
+    problem = api.problem_of(error)
+    if problem.status >= 500 and not isinstance(error, api.EXPECTED_UNAVAILABLE):
+        current_app.logger.error("%s %s failed: %s", request.method, request.path, error, exc_info=error)
+    if api.is_api_path(request.path):
+        response = jsonify(problem.as_json())
+    else:
+        response = make_response(_error_page(problem))
+    response.status_code = problem.status
+    if isinstance(error, HTTPException):  # Allow of a 405, Content-Range of a 416
+        response.headers.extend((name, value) for name, value in error.get_headers() if name != "Content-Type")
+    if problem.status == 503:
+        response.headers["Retry-After"] = str(api.RETRY_AFTER_S)
+    return response
+
+
+def _error_page(problem: api.Problem) -> str:
+    settings = api.service().settings
+    return render_template(
+        "error.html",
+        problem=problem,
+        help=_HELP.get(problem.code, _OTHER_HELP),
+        index_first=problem.code in _INDEX_FIRST,
+        other_folder=settings.rsc_files != Settings.rsc_files,
+        **_form(settings, None),
+    )
+
+
+# Pages.
+
+
+def _form(settings: Settings, k: int | None) -> dict[str, object]:
+    """Return what `_upload.html` and the choice of k need."""
+    usual = min(settings.results, settings.max_results)
+    choices = {choice for choice in K_CHOICES if choice <= settings.max_results} | {usual, k or usual}
+    return {"k": k or usual, "k_choices": sorted(choices), "upload_max_bytes": settings.upload_max_bytes}
+
+
+@pages.get("/")
+def index() -> str:
+    """Show the form, and in one line what is searched."""
+    service = api.service()
+    return render_template("index.html", status=service.status(), **_form(service.settings, None))
+
+
+@pages.post("/search")
+def search() -> str:
+    """Show the images nearest to an uploaded picture, which lives as long as this request."""
+    service = api.service()
+    k = api.wanted_k(request.form.get("k"))
+    found = service.search_upload(api.uploaded_content(), k=k)
+    return render_template("results.html", found=found, status=service.status(), **_form(service.settings, k))
+
+
+@pages.get("/images/<image_id>")
+def image(image_id: str) -> str:
+    """Show one image of the catalogue, what is known of it, and its nearest images."""
+    service = api.service()
+    k = api.wanted_k(request.args.get("k"))
+    shown = service.image(api.image_id_of_path(image_id))
+    found = service.search_image(shown.image_id, k=k)
+    return render_template(
+        "image.html", image=shown, found=found, status=service.status(), **_form(service.settings, k)
+    )
+
+
+@pages.get("/healthz")
+def healthz() -> Response:
+    """Say that the process is alive."""
+    return jsonify({"status": "alive"})
+
+
+@pages.get("/readyz")
+def readyz() -> Response:
+    """Say whether searches can be answered, and over what."""
+    return api.status_json()
+
+
+# Files of the catalogue: by id, with a type that comes from their contents as indexed, never from their names.
+
+
+@dataclass(frozen=True)
+class FileType:
+    """How a format is sent; `shown` when browsers show it as it is."""
+
+    mimetype: str
+    suffixes: tuple[str, ...]
+    shown: bool
+
+
+_FILE_TYPES: Mapping[str, FileType] = {
+    "JPEG": FileType("image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), shown=True),
+    "PNG": FileType("image/png", (".png", ".apng"), shown=True),
+    "WEBP": FileType("image/webp", (".webp",), shown=True),
+    "GIF": FileType("image/gif", (".gif",), shown=True),
+    "AVIF": FileType("image/avif", (".avif",), shown=True),
+    "BMP": FileType("image/bmp", (".bmp", ".dib"), shown=False),
+    "TIFF": FileType("image/tiff", (".tif", ".tiff"), shown=False),
+    "JPEG2000": FileType("image/jp2", (".jp2", ".j2k", ".jpf", ".jpx", ".j2c"), shown=False),
+    "HEIF": FileType("image/heif", (".heic", ".heif", ".hif"), shown=False),
+}
+_UNKNOWN_TYPE = FileType("application/octet-stream", (".bin",), shown=False)
+
+
+@pages.get("/images/<image_id>/thumbnail")
+def thumbnail(image_id: str) -> Response:
+    """Send the thumbnail made at indexing time."""
+    content = api.service().thumbnail(api.image_id_of_path(image_id))
+    response = send_file(BytesIO(content), mimetype="image/jpeg", etag=_hash(content))
+    return _cached(response)
+
+
+@pages.get("/images/<image_id>/view")
+def view(image_id: str) -> Response:
+    """Send the full picture in a form that browsers show."""
+    path, shown = _original(image_id)
+    file_type = _FILE_TYPES.get(shown.format, _UNKNOWN_TYPE)
+    if file_type.shown:
+        return _send_original(path, shown, as_attachment=False)
+    etag = _version(path, shown) + "-view"
+    if etag in request.if_none_match:
+        content = b""  # send_file turns this into a 304
+    else:
+        content = _reencode(path)
+    name = _file_name(shown, (".jpg",))
+    return _cached(send_file(BytesIO(content), mimetype="image/jpeg", download_name=name, etag=etag))
+
+
+@pages.get("/images/<image_id>/original")
+def original(image_id: str) -> Response:
+    """Send the file itself, to be saved."""
+    path, shown = _original(image_id)
+    return _send_original(path, shown, as_attachment=True)
+
+
+def _original(image_id: str) -> tuple[bytes, ImageInfo]:
+    return api.service().original(api.image_id_of_path(image_id))
+
+
+def _send_original(path: bytes, shown: ImageInfo, *, as_attachment: bool) -> Response:
+    file_type = _FILE_TYPES.get(shown.format, _UNKNOWN_TYPE)
+    etag = _version(path, shown)
+    try:
+        response = send_file(
+            os.fsdecode(path),
+            mimetype=file_type.mimetype,
+            as_attachment=as_attachment,
+            download_name=_file_name(shown, file_type.suffixes),
+            etag=etag,
+        )
+    except OSError as error:
+        raise OriginalGoneError(f"The file of image {shown.image_id} cannot be opened: {error}") from error
+    return _cached(response)
+
+
+def _version(path: bytes, shown: ImageInfo) -> str:
+    """Return an ETag that changes when the file does."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise OriginalGoneError(f"The file of image {shown.image_id} is gone: {error}") from error
+    return f"{shown.image_id:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
+
+
+def _reencode(path: bytes) -> bytes:
+    """Return the picture as JPEG of at most `VIEW_MAX_SIDE` pixels a side."""
+    settings = api.service().settings
+    limits = Limits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels, max_frames=settings.max_frames)
+    # One at a time: the largest picture that can be indexed takes a gigabyte while it is decoded.
+    with current_app.extensions[VIEW_LOCK]:
+        try:
+            with open(path, "rb") as file:
+                return make_thumbnail(decode_image(file, limits, min_side=VIEW_MAX_SIDE).image, VIEW_MAX_SIDE)
+        except (OSError, ImageError) as error:
+            raise OriginalGoneError(f"{os.fsdecode(path)!r} can no longer be read: {error}") from error
+
+
+def _cached(response: Response) -> Response:
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+def _hash(content: bytes) -> str:
+    return blake2b(content, digest_size=8).hexdigest()
+
+
+def _file_name(shown: ImageInfo, suffixes: tuple[str, ...]) -> str:
+    """Return a name to save under: no separators or control characters, and a suffix that fits the contents."""
+    safe = "".join(c for c in shown.name if unicodedata.category(c)[0] != "C")
+    safe = safe.translate(str.maketrans('/\\:*?"<>|', "_________")).strip(" .")[-150:]
+    if not safe.lower().endswith(suffixes):
+        safe = (safe or f"image-{shown.image_id}") + suffixes[0]
+    return safe
+
+
+# What templates need besides their values.
+
+
+def _filesize(size: int) -> str:
+    amount, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if amount >= 999.5:
+            amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 10 else f"{amount:.1f} {unit}"
+
+
+def _data_uri(content: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _percent(score: float) -> str:
+    return f"{score:.0%}"
+
+
+if __name__ == "__main__":
+    import sys
+
+    from commands.serve import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""A search service without a network: generated pictures in a folder, and a similarity whose answers tests can foretell."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from config import Settings
+from errors import EmptyCollectionError, ImageNotFoundError, OriginalGoneError
+from images import Limits, decode_image, make_thumbnail
+from search import CollectionStatus, ImageInfo, Match, SearchResult
+
+# Every format, names that make trouble in HTML and headers, a panorama and a tower; ids count from 1.
+NAMES = (
+    "beach.jpg",
+    "forest.png",
+    "<b>&\"quotes\" 'n' möwe.jpg",
+    "scan.tif",
+    "a very long name that no tile of a page of results could ever show as a whole, so it is cut.webp",
+    "moving.gif",
+    "old.bmp",
+    "archive.jp2",
+    "wrong-suffix.html",
+    "panorama.jpg",
+    "tower.jpg",
+    "two\nlines.jpg",
+    *(f"holiday-{number}.jpg" for number in range(13, 31)),
+)
+FORMATS = {".png": "PNG", ".tif": "TIFF", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".jp2": "JPEG2000"}
+SIZES = {"panorama.jpg": (1600, 200), "tower.jpg": (120, 1600)}
+
+
+def picture(number: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
+    """Draw one picture, unlike the others in its colours and where they lie."""
+    colour = np.random.default_rng(number).integers(0, 256, (4, 3))
+    image = Image.new("RGB", size, tuple(colour[0].tolist()))
+    draw = ImageDraw.Draw(image)
+    width, height = size
+    draw.rectangle((0, height // 2, width, height), fill=tuple(colour[1].tolist()))
+    draw.ellipse((width // 8, height // 8, width // 2, height // 2), fill=tuple(colour[2].tolist()))
+    draw.polygon([(width // 2, height), (width, height // 3), (width, height)], fill=tuple(colour[3].tolist()))
+    return image
+
+
+def encoded(image: Image.Image, file_format: str = "JPEG", **options: object) -> bytes:
+    """Return the picture as bytes of a file."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def _vector(image: Image.Image) -> npt.NDArray[np.float32]:
+    pixels = np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX), np.float32).ravel() - 127.5
+    return pixels / max(float(np.linalg.norm(pixels)), 1e-9)
+
+
+class FakeService:
+    """What `app.py` and `api.py` use of `search.SearchService`."""
+
+    def __init__(self, folder: Path, settings: Settings, names: Sequence[str] = NAMES) -> None:
+        self.settings = settings
+        self.paths: list[Path] = []
+        self._pictures = [picture(number, SIZES.get(name, (640, 480))) for number, name in enumerate(names, start=1)]
+        self._infos: list[ImageInfo] = []
+        for number, (name, drawn) in enumerate(zip(names, self._pictures, strict=True), start=1):
+            path = folder / f"{number:03}"
+            file_format = FORMATS.get(Path(name).suffix, "JPEG")
+            path.write_bytes(encoded(drawn, file_format))
+            self.paths.append(path)
+            self._infos.append(self._describe(number, name, file_format, drawn, path.stat().st_size))
+
+    def _describe(self, image_id: int, name: str, file_format: str, drawn: Image.Image, size: int) -> ImageInfo:
+        thumbnail_width, thumbnail_height = self._thumbnail(drawn).size
+        return ImageInfo(
+            image_id=image_id,
+            name=name,
+            folder="photographs",
+            label="beach" if image_id % 2 else None,
+            format=file_format,
+            width=drawn.width,
+            height=drawn.height,
+            size=size,
+            taken_at="2019-08-03T12:01:00" if image_id % 3 else None,
+            predicted_labels=[("seashore, coast", 0.81), ("sandbar", 0.07)],
+            thumbnail_width=thumbnail_width,
+            thumbnail_height=thumbnail_height,
+        )
+
+    def _thumbnail(self, drawn: Image.Image) -> Image.Image:
+        return Image.open(io.BytesIO(make_thumbnail(drawn, self.settings.thumbnail_size)))
+
+    def _position(self, image_id: int) -> int:
+        if not 1 <= image_id <= len(self._infos):
+            raise ImageNotFoundError(f"The collection has no image {image_id}.")
+        return image_id - 1
+
+    def _nearest(self, wanted: Image.Image, k: int, without: int | None = None) -> list[Match]:
+        vector = _vector(wanted)
+        scored = [
+            (float(vector @ _vector(drawn)), info) for drawn, info in zip(self._pictures, self._infos, strict=True)
+        ]
+        kept = sorted((pair for pair in scored if pair[1].image_id != without), key=lambda pair: -pair[0])[:k]
+        return [Match(rank, score, 1 - score, info) for rank, (score, info) in enumerate(kept, start=1)]
+
+    def status(self) -> CollectionStatus:
+        if not self._infos:
+            raise EmptyCollectionError("The collection in /secret/folder holds no image yet.")
+        return CollectionStatus(
+            len(self._infos), "efficientnet_lite0", "avg_pool", 1280, "openvino", "float32", "exact", None, 1
+        )
+
+    def search_upload(self, content: bytes, *, k: int) -> SearchResult:
+        self.status()
+        limits = Limits(self.settings.upload_max_bytes, self.settings.upload_max_pixels, self.settings.max_frames)
+        decoded = decode_image(content, limits, min_side=224)
+        thumbnail = make_thumbnail(decoded.image, self.settings.thumbnail_size)
+        return SearchResult(self._nearest(decoded.image, k), decoded.width, decoded.height, thumbnail)
+
+    def search_image(self, image_id: int, *, k: int) -> SearchResult:
+        drawn = self._pictures[self._position(image_id)]
+        return SearchResult(self._nearest(drawn, k, without=image_id), drawn.width, drawn.height, None)
+
+    def image(self, image_id: int) -> ImageInfo:
+        return self._infos[self._position(image_id)]
+
+    def thumbnail(self, image_id: int) -> bytes:
+        return make_thumbnail(self._pictures[self._position(image_id)], self.settings.thumbnail_size)
+
+    def original(self, image_id: int) -> tuple[bytes, ImageInfo]:
+        info = self.image(image_id)
+        path = self.paths[image_id - 1]
+        if not path.exists():
+            raise OriginalGoneError(f"The file {path} of image {image_id} is not where it was indexed.")
+        return bytes(path), info
+
+    def close(self) -> None:
+        pass
