@@ -139,7 +139,7 @@ def wanted_k(raw: object) -> int:
 
 
 def wanted_image_id(raw: object) -> int:
-    """Return a field as image id. Raises `RequestError` for what is no number, `ImageNotFoundError` for too large ones."""
+    """Return a field as image id. Raises `RequestError` unless a number, `ImageNotFoundError` for one too large."""
     image_id = _whole_number(raw)
     if image_id is None:
         raise RequestError(f"image_id is {str(raw)[:40]!r}, but must be a whole number.")

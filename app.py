@@ -117,10 +117,8 @@ _HELP: Mapping[str, Help] = {
         "Lookalike reads JPEG, PNG, WebP, GIF, BMP, TIFF, JPEG 2000, HEIC and AVIF, whatever the file is called.",
         upload=True,
     ),
-    "too_many_bytes": Help("That file is too large", "A copy 2,000 pixels wide finds the same images.", upload=True),
-    "too_many_pixels": Help(
-        "That picture is too large", "A copy 2,000 pixels wide finds the same images.", upload=True
-    ),
+    "too_many_bytes": Help("That file is too large", "A copy 2,000 pixels wide finds the same.", upload=True),
+    "too_many_pixels": Help("That picture is too large", "A copy 2,000 pixels wide finds the same.", upload=True),
     "too_many_frames": Help("That picture is too long", "Save one of its frames as a picture of its own.", upload=True),
     "unknown_image": Help(
         "No such image", "It may have left the collection since. Search with a picture instead.", upload=True
@@ -141,10 +139,8 @@ def _answer_error(error: Exception) -> Response | HTTPException:
     problem = api.problem_of(error)
     if problem.status >= 500 and not isinstance(error, api.EXPECTED_UNAVAILABLE):
         current_app.logger.error("%s %s failed: %s", request.method, request.path, error, exc_info=error)
-    if api.is_api_path(request.path):
-        response = jsonify(problem.as_json())
-    else:
-        response = make_response(_error_page(problem))
+    as_json = api.is_api_path(request.path)
+    response = jsonify(problem.as_json()) if as_json else make_response(_error_page(problem))
     response.status_code = problem.status
     if isinstance(error, HTTPException):  # Allow of a 405, Content-Range of a 416
         response.headers.extend((name, value) for name, value in error.get_headers() if name != "Content-Type")
@@ -257,10 +253,7 @@ def view(image_id: str) -> Response:
     if file_type.shown:
         return _send_original(path, shown, as_attachment=False)
     etag = _version(path, shown) + "-view"
-    if etag in request.if_none_match:
-        content = b""  # send_file turns this into a 304
-    else:
-        content = _reencode(path)
+    content = b"" if etag in request.if_none_match else _reencode(path)  # of b"", send_file makes a 304
     name = _file_name(shown, (".jpg",))
     return _cached(send_file(BytesIO(content), mimetype="image/jpeg", download_name=name, etag=etag))
 

@@ -19,16 +19,9 @@ if TYPE_CHECKING:
     from flask import Flask
 
 SETTINGS = (
-    "host",
-    "port",
-    "rsc_files",
-    "http_threads",
-    "results",
-    "max_results",
-    "upload_max_bytes",
-    "upload_max_pixels",
+    *("host", "port", "rsc_files", "http_threads", "results", "max_results", "upload_max_bytes", "upload_max_pixels"),
+    *("engine", "precision", "threads"),
 )
-SETTINGS += ("engine", "precision", "threads")
 
 
 def server_options(settings: Settings) -> dict[str, object]:
@@ -54,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python app.py",
         description="Serve a page and an API that find similar images in a collection made by img2vec.py.",
-        epilog="Each option is also an environment variable (LOOKALIKE_PORT=8081) and a line of lookalike.toml (port = 8081).",
+        epilog="Each option is an environment variable too (LOOKALIKE_PORT), and a line of lookalike.toml (port = 8081).",
     )
     add_setting_arguments(parser, SETTINGS)
     try:
@@ -69,13 +62,15 @@ def main(argv: Sequence[str]) -> int:
 def _check_address(settings: Settings) -> None:
     """Bind the address once and let it go: gunicorn would try for five seconds and say less. Raises `SettingsError`."""
     address = f"{settings.host}:{settings.port}"
+    if settings.port > 65535:  # the resolver would silently take its lower 16 bits
+        raise SettingsError(f"cannot listen on {address}: ports end at 65535. Choose another --port.")
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
             probe.listen(1)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise SettingsError(
             f"cannot listen on {address}: {error}. Perhaps it is running already; else choose another --port or --host."
         ) from error
@@ -90,14 +85,15 @@ def address_line(settings: Settings) -> str:
 
 
 def _serve(settings: Settings) -> int:
-    from gunicorn.app.base import BaseApplication
-    from gunicorn.errors import AppImportError
+    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+    from gunicorn.errors import AppImportError  # type: ignore[import-untyped]
+
+    def announce(worker: object) -> None:
+        print(address_line(settings), flush=True)
 
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
-            options = server_options(settings) | {
-                "post_worker_init": lambda worker: print(address_line(settings), flush=True)
-            }
+            options = server_options(settings) | {"post_worker_init": announce}
             for name, value in options.items():
                 if name in self.cfg.settings:
                     self.cfg.set(name, value)

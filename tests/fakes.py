@@ -1,4 +1,4 @@
-"""A search service without a network: generated pictures in a folder, and a similarity whose answers tests can foretell."""
+"""A search service without a network: generated pictures, and a similarity whose answers tests can foretell."""
 
 from __future__ import annotations
 
