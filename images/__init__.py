@@ -1,0 +1,23 @@
+"""Pixels from files: finding image files, decoding them safely, and the two small pictures made from them.
+
+Owns: which files a pattern means (`finding`); recognising formats by content, limits before decoding, telling a whole
+file from a cut one (`checks`); orientation, time taken, one RGB picture (`decoding`); RGB over white, the network's
+input, the thumbnail (`pixels`). Does not own: what is done with pixels or paths (`img2vec.py`, `search.py`), nor what
+is kept (`store`).
+"""
+
+from images.checks import Limits, sniff_format
+from images.decoding import DecodedImage, decode_image
+from images.finding import FoundFiles, find_images
+from images.pixels import make_thumbnail, network_input
+
+__all__ = [
+    "DecodedImage",
+    "FoundFiles",
+    "Limits",
+    "decode_image",
+    "find_images",
+    "make_thumbnail",
+    "network_input",
+    "sniff_format",
+]
