@@ -4,8 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# The interpreter that .venv is made with. When the default does not fit, a python3.13, 3.12 or 3.11 is looked for.
+# The interpreter that .venv is made with. Where none is named and python3 does not fit, another is looked for.
 PYTHON ?= python3
+PYTHONS := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
 SAMPLES := sample_images
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 CHROMIUM := command -v chromium chromium-browser google-chrome > /dev/null
@@ -27,13 +28,18 @@ help: ## list the tasks
 
 install: .venv/core.stamp ## create .venv and install the core
 
+# A collection that a person made is never mixed with the samples: the file SAMPLES in it says that it holds them.
 run: .venv/core.stamp ## index and serve: make run [IMAGES="folder/*"] [PORT=8090] [RSC_FILES=folder]; without IMAGES, samples
-ifeq ($(IMAGES),)
-	@[ -d $(SAMPLES) ] || .venv/bin/python samples.py $(SAMPLES)
-	@.venv/bin/python img2vec.py $(SAMPLES)
-else
-	@.venv/bin/python img2vec.py -- "$${IMAGES/#\~/$$HOME}"
-endif
+	@collection=$$(.venv/bin/python -c 'import config; print(config.load_settings().rsc_files)') && \
+	mark="$$collection/SAMPLES" && \
+	if [[ -n $$IMAGES ]]; then \
+		options=(); [[ ! -e $$mark || $$IMAGES == $(SAMPLES)* ]] || options=(--remove $(SAMPLES)); \
+		.venv/bin/python img2vec.py "$${options[@]}" -- "$${IMAGES/#\~/$$HOME}" && \
+		{ [[ $${#options[@]} == 0 ]] || rm "$$mark"; }; \
+	elif [[ -e $$mark || ! -e $$collection/catalog.sqlite ]]; then \
+		{ [[ -d $(SAMPLES) ]] || .venv/bin/python samples.py $(SAMPLES); } && mkdir -p "$$collection" && touch "$$mark" && \
+		.venv/bin/python img2vec.py $(SAMPLES); \
+	fi
 	@exec .venv/bin/python app.py
 
 test: .venv/dev.stamp ## run every test, with Chromium (the system's, or Debian's package when root)
@@ -55,12 +61,12 @@ clean: ## remove .venv, caches and the sample photographs; collections stay
 
 # pip comes last into a new .venv: without it, an earlier attempt was interrupted.
 .venv/bin/pip:
-	@for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
+	@for python in $(PYTHONS); do \
 		if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 		then exec "$$python" -m venv --clear .venv; fi; \
 	done; \
-	echo "Lookalike needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is $$("$(PYTHON)" --version 2>&1)," \
-		"and none of the three is on the PATH. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1
+	echo "Lookalike needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)." \
+		"Name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1
 
 # A stamp is newer than the requirement files as long as there is nothing to install.
 .venv/core.stamp: requirements.txt requirements/usearch.txt constraints.txt | .venv/bin/pip

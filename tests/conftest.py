@@ -1,0 +1,47 @@
+"""What several test modules share: where real photographs and a browser are, or why they are not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from config import ROOT
+from samples import make_sample_collection
+
+
+def _skip_or_fail(reason: str, required_by: str) -> NoReturn:
+    """Skip the test; fail it where the environment (.ci/run) says that what is missing has to be there."""
+    if os.environ.get(required_by) == "1":
+        pytest.fail(f"{reason} {required_by}=1 makes this a failure.", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real data beside the project, `../shared/data`."""
+    folder = ROOT.parent / "shared" / "data"
+    if not (folder / "caltech101-dev").is_dir():
+        _skip_or_fail(f"The photographs are not at {folder}/caltech101-dev.", "LOOKALIKE_REQUIRE_SHARED_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of the installed Chromium."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    _skip_or_fail("There is no Chromium on the PATH; `apt-get install chromium`.", "LOOKALIKE_REQUIRE_BROWSER")
+
+
+@pytest.fixture(scope="session")
+def sample_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sample collection: 20 folders of 12 variants of a photograph."""
+    folder = tmp_path_factory.mktemp("samples") / "sample_images"
+    make_sample_collection(folder)
+    return folder
