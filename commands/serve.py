@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python app.py",
         description="Serve a page and an API that find similar images in a collection made by img2vec.py.",
-        epilog="Each option is an environment variable too (LOOKALIKE_PORT), and a line of lookalike.toml (port = 8081).",
+        epilog="Each option is also an environment variable (LOOKALIKE_PORT) and can stand in lookalike.toml (port = 8081).",
     )
     add_setting_arguments(parser, SETTINGS)
     try:
