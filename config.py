@@ -21,7 +21,9 @@ TOML_NAME = "lookalike.toml"
 ENV_PREFIX = "LOOKALIKE_"
 
 
-def _row(default: Any, help_text: str, *, unit: str = "", choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+def _row(
+    default: Any, help_text: str, *, unit: str = "", choices: tuple[str, ...] = (), minimum: float | None = None
+) -> Any:
     metadata = {"help": help_text, "unit": unit, "choices": choices, "minimum": minimum}
     return field(default=default, metadata=metadata)
 
@@ -33,13 +35,18 @@ class Settings:
     rsc_files: Path = _row(Path("rsc_files"), "folder that holds everything of one collection")
 
     backbone: str | None = _row(
-        None, "network: inception_v3, vgg16, resnet50, efficientnet_lite0 (default: the collection's own, else inception_v3)"
+        None,
+        "network: inception_v3, vgg16, resnet50, efficientnet_lite0 (default: the collection's own, else inception_v3)",
     )
     layer: str | None = _row(None, "layer of the network that is the vector (default: the network's usual one)")
     weights: Path | None = _row(None, "local weights file, for machines without internet")
-    engine: str = _row("auto", "what runs the network; auto is keras on GPUs, else openvino", choices=("auto", "openvino", "keras"))
+    engine: str = _row(
+        "auto", "what runs the network; auto is keras on GPUs, else openvino", choices=("auto", "openvino", "keras")
+    )
     precision: str = _row(
-        "auto", "number format of inference; auto is bfloat16 where the processor has it", choices=("auto", "bfloat16", "float32")
+        "auto",
+        "number format of inference; auto is bfloat16 where the processor has it",
+        choices=("auto", "bfloat16", "float32"),
     )
     threads: int = _row(0, "CPU threads for decoding and inference, 0 for all", minimum=0)
     gpus: str = _row("0", "GPUs to use (engine keras): 0, a number, or all")
@@ -47,7 +54,9 @@ class Settings:
 
     max_bytes: int = _row(500_000_000, "largest image file that is indexed", unit="bytes", minimum=1)
     max_pixels: int = _row(300_000_000, "most pixels an indexed image may announce", unit="pixels", minimum=1)
-    max_frames: int = _row(10_000, "most frames or pages an image may have (only the first is used)", unit="frames", minimum=1)
+    max_frames: int = _row(
+        10_000, "most frames or pages an image may have (only the first is used)", unit="frames", minimum=1
+    )
     thumbnail_size: int = _row(256, "longest side of the thumbnails made at indexing", unit="pixels", minimum=16)
 
     index: str = _row(
@@ -56,7 +65,9 @@ class Settings:
         choices=("auto", "exact", "annoy", "usearch"),
     )
     trees: int = _row(100, "trees of the Annoy index", minimum=1)
-    search_k: int = _row(0, "nodes that Annoy inspects for a query, 0 for the cheapest that passes the self-test", minimum=0)
+    search_k: int = _row(
+        0, "nodes that Annoy inspects for a query, 0 for the cheapest that passes the self-test", minimum=0
+    )
 
     host: str = _row("127.0.0.1", "address the service listens on")
     port: int = _row(8080, "port the service listens on", minimum=1)
@@ -65,6 +76,13 @@ class Settings:
     max_results: int = _row(200, "most similar images one request may ask for", unit="images", minimum=1)
     upload_max_bytes: int = _row(30_000_000, "largest upload", unit="bytes", minimum=1)
     upload_max_pixels: int = _row(100_000_000, "most pixels an upload may announce", unit="pixels", minimum=1)
+
+    @property
+    def cpu_threads(self) -> int:
+        """`threads`, with 0 replaced by the number of processors this process may use."""
+        if self.threads:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def setting_rows() -> tuple[Field[Any], ...]:
@@ -100,7 +118,7 @@ def _convert(row: Field[Any], value: object, source: str) -> Any:
 
 
 def _integer(value: object) -> int:
-    if isinstance(value, bool) or isinstance(value, float):
+    if isinstance(value, bool | float):
         raise ValueError(value)
     return value if isinstance(value, int) else int(str(value).replace("_", ""))
 

@@ -1,1 +1,1 @@
-"""The command lines: arguments, progress and printing of each runnable module; no logic of its own."""
+"""The command lines: arguments, progress and printing of each command; no logic of their own."""

@@ -214,7 +214,7 @@ class Store:
 
     def generation(self) -> Generation | None:
         """Return the published generation, or None when there is none yet."""
-        for attempt in range(5):
+        for _ in range(5):
             try:
                 name = (self.index_folder / "CURRENT").read_text(encoding="ascii").strip()
             except FileNotFoundError:

@@ -1,0 +1,310 @@
+"""`python img2vec.py PATTERN…`: arguments, progress and printing of the indexing job."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO
+
+from config import Settings, add_setting_arguments, settings_from_arguments
+from errors import CollectionMissingError, LookalikeError, SettingsError
+
+if TYPE_CHECKING:
+    from img2vec import Progress, Report
+
+SETTINGS = (
+    "rsc_files",
+    "backbone",
+    "layer",
+    "weights",
+    "engine",
+    "precision",
+    "threads",
+    "gpus",
+    "batch_size",
+    "index",
+    "trees",
+    "search_k",
+    "max_bytes",
+    "max_pixels",
+    "max_frames",
+    "thumbnail_size",
+)
+EPILOG = """examples:
+  python img2vec.py "mirflickr/*"                     index a folder of pictures
+  python img2vec.py photos scans/**/*.tif             folders are searched through, globs may be quoted or not
+  find /archive -newer last -print | python img2vec.py --from-file -
+  python img2vec.py --prune photos                    also take out pictures whose files are gone
+  python img2vec.py --remove "photos/private/*"       take pictures out of the index (files are never touched)
+
+Run it again at any time: only new and changed files cost anything. A job that was killed goes on where it was."""
+PLAIN_LINE_SECONDS = 10.0
+LISTED = 20
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; return its exit status: 0 done, 1 failed with a message, 2 wrong arguments, 130 interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if not _has_work(arguments):
+        parser.error("nothing to do: name at least one file, folder or pattern")
+    try:
+        settings = settings_from_arguments(arguments)
+        if arguments.failures:
+            return _print_failures(settings, as_json=arguments.json)
+        return _index(arguments, settings)
+    except LookalikeError as error:
+        if arguments.json:
+            print(json.dumps({"error": {"code": error.code, "message": str(error)}}))
+        print(f"img2vec.py: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="img2vec.py",
+        description="Turn every image into a vector and build the index that finds similar ones.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="files, folders (searched through) or globs")
+    parser.add_argument(
+        "--from-file", metavar="LIST", help="read patterns from a file, one a line; - for standard input"
+    )
+    parser.add_argument("--prune", action="store_true", help="take images whose files are gone out of the index")
+    parser.add_argument(
+        "--remove", action="append", default=[], metavar="PATTERN", help="take matching images out of the index"
+    )
+    parser.add_argument("--compact", action="store_true", help="reclaim the disk space of images that were taken out")
+    parser.add_argument("--failures", action="store_true", help="list files that could not be read, and why; then stop")
+    parser.add_argument(
+        "--retry-failures", action="store_true", help="try failed files again although they did not change"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_setting_arguments(parser, SETTINGS)
+    return parser
+
+
+def _has_work(arguments: argparse.Namespace) -> bool:
+    names = ("patterns", "from_file", "prune", "remove", "compact", "failures", "retry_failures", "backbone", "index")
+    return any(getattr(arguments, name) for name in names)
+
+
+def _index(arguments: argparse.Namespace, settings: Settings) -> int:
+    from images import find_images
+    from img2vec import Job, index_images
+
+    patterns = [os.fsencode(pattern) for pattern in arguments.patterns] + _listed_patterns(arguments.from_file)
+    found = find_images(patterns, exclude=[settings.rsc_files])
+    for pattern in found.unmatched:
+        print(f"img2vec.py: nothing matches {_printable(pattern)}", file=sys.stderr)
+    for folder in found.unreadable:
+        print(f"img2vec.py: the folder {_printable(folder)} cannot be read", file=sys.stderr)
+    if patterns and not found.paths:
+        raise SettingsError("None of the patterns matches a file. Check the spelling, and that the disk is mounted.")
+    if not patterns and not (settings.rsc_files / "catalog.sqlite").exists():
+        raise CollectionMissingError(
+            f"There is no collection in {settings.rsc_files.absolute()} yet, and no pattern is given."
+        )
+    progress = _silent if arguments.quiet or arguments.json else _progress(sys.stderr)
+    with _stopping_gently() as stop:
+        job = Job(
+            settings,
+            found.paths,
+            prune=arguments.prune,
+            remove=_matcher(arguments.remove) if arguments.remove else None,
+            compact=arguments.compact,
+            retry_failures=arguments.retry_failures,
+            on_progress=progress,
+            on_note=lambda note: print(f"\nNOTE: {note}\n", file=sys.stderr),
+            stop=stop,
+        )
+        report = index_images(job)
+    print(json.dumps(asdict(report), indent=2) if arguments.json else _report_text(report, settings))
+    return 130 if report.interrupted else 0
+
+
+def _listed_patterns(name: str | None) -> list[bytes]:
+    if name is None:
+        return []
+    try:
+        if name == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                content = file.read()
+    except OSError as error:
+        raise SettingsError(f"--from-file: {name} cannot be read: {error.strerror}.") from error
+    return [line for line in content.splitlines() if line]
+
+
+def _matcher(patterns: list[str]) -> Callable[[bytes], bool]:
+    """Tell whether a catalog path is one of the named files, lies in a named folder, or matches a named glob."""
+    absolute = [os.path.abspath(os.fsencode(pattern)) for pattern in patterns]
+    # The catalog holds resolved paths; a pattern may go through a symbolic link, to files that no longer exist.
+    wanted = absolute + [os.path.realpath(pattern) for pattern in absolute]
+
+    def matches(path: bytes) -> bool:
+        return any(
+            path == pattern or path.startswith(pattern.rstrip(b"/") + b"/") or fnmatch.fnmatchcase(path, pattern)
+            for pattern in wanted
+        )
+
+    return matches
+
+
+@contextmanager
+def _stopping_gently() -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) lets the batch finish; the second one interrupts as usual."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nStopping: finishing the batch that is under way …", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _silent(progress: Progress) -> None:
+    """Show nothing."""
+
+
+def _progress(stream: TextIO) -> Callable[[Progress], None]:
+    """Return a bar with rate and time left for a terminal, or plain lines now and then for a log."""
+    return _bar(stream) if stream.isatty() else _plain_lines(stream)
+
+
+def _bar(stream: TextIO) -> Callable[[Progress], None]:
+    from tqdm import tqdm
+
+    bar = tqdm(unit=" files", file=stream, dynamic_ncols=True, smoothing=0.05)
+
+    def show(progress: Progress) -> None:
+        bar.total = progress.total
+        bar.update(progress.done - bar.n)
+        if progress.done == progress.total:
+            bar.close()
+
+    return show
+
+
+def _plain_lines(stream: TextIO) -> Callable[[Progress], None]:
+    started = last = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PLAIN_LINE_SECONDS:
+            return
+        last = now
+        rate = progress.done / (now - started)
+        left_s = (progress.total - progress.done) / rate
+        print(
+            f"{progress.done:,} of {progress.total:,} files, {rate:.1f} files/s, about {left_s:,.0f} s left",
+            file=stream,
+            flush=True,
+        )
+
+    return show
+
+
+def _print_failures(settings: Settings, *, as_json: bool) -> int:
+    from img2vec import show_path
+    from store import open_store
+
+    store = open_store(settings.rsc_files)
+    failures = [(show_path(r.path), r.error_code, r.error) for r in store.failures()]
+    store.close()
+    if as_json:
+        print(json.dumps([{"path": path, "code": code, "reason": reason} for path, code, reason in failures], indent=2))
+        return 0
+    for path, _, reason in failures:
+        print(f"{path}: {reason}")
+    print(f"{len(failures):,} files could not be read." if failures else "Every file could be read.", file=sys.stderr)
+    return 0
+
+
+def _report_text(report: Report, settings: Settings) -> str:
+    lines = list(_report_lists(report))
+    if report.interrupted:
+        lines.append("Interrupted. Everything counted here is saved; run the same command again to go on.")
+    counts = [
+        f"{getattr(report, name):,} {text}"
+        for name, text in (
+            ("new", "new"),
+            ("changed", "changed"),
+            ("moved", "moved"),
+            ("unchanged", "unchanged"),
+            ("failed", "failed"),
+            ("known_failures", "failed before and unchanged since"),
+            ("skipped", "skipped (not images)"),
+            ("removed", "taken out"),
+            ("gone", "gone"),
+        )
+        if getattr(report, name) or name in ("new", "changed", "unchanged", "failed")
+    ]
+    lines.append("Files:    " + ", ".join(counts))
+    lines.append(
+        f"Time:     {report.seconds:,.1f} s, {report.vectorised:,} images vectorised ({report.images_per_second:,.1f} images/s)"
+    )
+    engine = f", {report.engine} {report.precision}" if report.engine else ""
+    lines.append(f"Network:  {report.backbone}, layer {report.layer}{engine}")
+    if report.reclaimed_bytes:
+        lines.append(f"Disk:     {report.reclaimed_bytes / 1e6:,.1f} MB reclaimed")
+    if report.index:
+        lines.append(f"Index:    {_index_text(report)}")
+    lines.append(f"Lies in:  {report.rsc_files}")
+    if report.images and not report.interrupted:
+        lines.append("Search:   python app.py")
+    return "\n".join(lines)
+
+
+def _index_text(report: Report) -> str:
+    index = report.index
+    text = f"{report.images:,} images, {index['kind']}"
+    test = index["self_test"]
+    if test and not index["reason"]:
+        text += f", finds {test['recall']:.1%} of the true {test['k']} nearest (tested with {test['queries']} images)"
+    return text + (f". {index['reason']}" if index["reason"] else "")
+
+
+def _report_lists(report: Report) -> Iterator[str]:
+    """The files a person should know of, each list cut short."""
+    failures = [f"  {failure.path}: {failure.reason}" for failure in report.failures]
+    for title, rows in (
+        ("Could not be read:", failures),
+        (
+            "Named like pictures, but their contents are none (skipped):",
+            [f"  {path}" for path in report.skipped_pictures],
+        ),
+        (
+            "Gone (still in the index; --prune takes them out, and nothing is lost if a disk is only not mounted):",
+            [f"  {path}" for path in report.gone_paths],
+        ),
+    ):
+        if rows:
+            yield title
+            yield from rows[:LISTED]
+            if len(rows) > LISTED:
+                yield f"  … and {len(rows) - LISTED:,} more (--json lists them all)"
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,608 @@
+"""The offline job: files -> vectors -> store -> index.
+
+Owns which files need work (size and time, then SHA-256), the pipeline that decodes beside inference in bounded memory, and the
+report. Does not own decoding (`images`), networks (`backbones`), disk formats (`store`) or the index (`ann`).
+
+    python img2vec.py "mirflickr/*"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ann import IndexManifest, IndexOptions, build_index
+from backbones import BACKBONES, Backbone, BackboneRow, NetworkId, Outputs, find_network, load_backbone
+from config import Settings
+from errors import (
+    CollectionMismatchError,
+    DamagedImageError,
+    EmptyFileError,
+    ImageError,
+    ImageLimitError,
+    NotAnImageError,
+    TooManyBytesError,
+    UnreadableFileError,
+    WeightsUnavailableError,
+)
+from images import DecodedImage, Limits, decode_image, make_thumbnail, network_input, sniff_format
+from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
+
+DEFAULT_BACKBONE = "inception_v3"
+OFFLINE_BACKBONE = "efficientnet_lite0"
+COMMIT_IMAGES = 256
+COMMIT_SECONDS = 2.0
+LABELS_KEPT = 5
+SLOTS = 1_000
+"""Files that may wait behind one whose batch is not full yet."""
+
+IN_MEMORY_BYTES = 32_000_000
+"""Files up to this size are read once, for the hash and the decoder; larger ones are streamed twice."""
+
+LIMIT_CODES = tuple(error.code for error in ImageLimitError.__subclasses__())
+PICTURE_EXTENSIONS = frozenset(
+    b".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .jp2 .j2k .jpx .jpf .j2c .heic .heif .hif .avif".split()
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the job is: files looked at of all, and those that were newly vectorised."""
+
+    done: int
+    total: int
+    vectorised: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not become an image, and why; `path` is for showing (valid Unicode)."""
+
+    path: str
+    code: str
+    reason: str
+
+
+@dataclass
+class Report:
+    """What one run of the job did. Counts are of files; `images` is how many the collection can find now."""
+
+    new: int = 0
+    changed: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    known_failures: int = 0
+    skipped: int = 0
+    gone: int = 0
+    removed: int = 0
+    vectorised: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    backbone: str = ""
+    layer: str = ""
+    weights_sha256: str = ""
+    engine: str = ""
+    precision: str = ""
+    index: dict[str, Any] = field(default_factory=dict)
+    reclaimed_bytes: int = 0
+    rsc_files: str = ""
+    interrupted: bool = False
+    failures: list[Failure] = field(default_factory=list)
+    skipped_pictures: list[str] = field(default_factory=list)
+    gone_paths: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do in one run; the settings say how. `on_progress` and `on_note` are called in the caller's thread."""
+
+    settings: Settings
+    paths: list[bytes]
+    prune: bool = False
+    remove: Callable[[bytes], bool] | None = None
+    compact: bool = False
+    retry_failures: bool = False
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_note: Callable[[str], None] = lambda note: None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file to look at: how the catalog knows it, if it does."""
+
+    path: bytes
+    known: Record | None
+
+
+@dataclass
+class _Seen:
+    """One file after reading: its record, and pixels unless its contents are known or cannot be decoded."""
+
+    file: _File
+    record: Record | None
+    pixels: npt.NDArray[np.uint8] | None = None
+    thumbnail: bytes | None = None
+    outputs: Future[Outputs] | None = None
+    place: int = 0
+
+
+def show_path(path: bytes) -> str:
+    """Return a path for people and JSON: valid Unicode, whatever the file name's bytes."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def index_images(job: Job) -> Report:
+    """Bring the collection of `job.settings.rsc_files` up to date with `job.paths` and publish its index.
+
+    Bad files are recorded and reported, never raised. Raises `CollectionLockedError`, `WeightsUnavailableError`,
+    `CollectionMismatchError`, `DiskFullError` and other `LookalikeError`s that concern the whole job.
+    """
+    started = time.perf_counter()
+    with open_writer(job.settings.rsc_files, command="img2vec.py") as writer:
+        report = Report(rsc_files=str(job.settings.rsc_files.absolute()))
+        _Indexing(job, writer, report).run()
+        report.seconds = round(time.perf_counter() - started, 3)
+        report.images_per_second = round(report.vectorised / report.seconds, 1) if report.seconds else 0.0
+    return report
+
+
+def choose_network(settings: Settings, store: Store, note: Callable[[str], None]) -> NetworkId:
+    """Return the network to use: the one asked for, else the collection's own, else Inception v3, else what works offline.
+
+    Raises `WeightsUnavailableError` for a network asked for by name, `CollectionMismatchError` when the weights found are not
+    those that made the collection.
+    """
+    own = published_network(store)
+    if settings.backbone is not None:
+        network = find_network(settings.backbone, layer=settings.layer, weights=settings.weights)
+        if own is not None and own.key != network.key:
+            note(
+                f"The collection was searched by vectors of {own.key}; --backbone {settings.backbone} makes vectors of "
+                f"{network.key} for every image of it. The old vectors are kept: `python img2vec.py --backbone {own.backbone}` "
+                "switches back."
+            )
+        return network
+    if own is not None:
+        return _own_network(settings, own)
+    if settings.weights is not None or settings.layer is not None:
+        return find_network(DEFAULT_BACKBONE, layer=settings.layer, weights=settings.weights)
+    try:
+        return find_network(DEFAULT_BACKBONE)
+    except WeightsUnavailableError as error:
+        note(
+            f"{error} Going on with {OFFLINE_BACKBONE}, whose weights are installed: the collection will be made with it."
+        )
+        return find_network(OFFLINE_BACKBONE)
+
+
+def published_network(store: Store) -> NetworkId | None:
+    """Return the network that made the vectors which the collection is searched by, or None before the first run."""
+    generation = store.generation()
+    return None if generation is None else network_of(store, generation)
+
+
+def network_of(store: Store, generation: Generation) -> NetworkId:
+    """Return the network that made the vectors which `generation` was computed from."""
+    manifest = store.manifest(generation.manifest["vectors_key"])
+    return NetworkId(manifest.backbone, manifest.layer, manifest.weights_sha256)
+
+
+def _own_network(settings: Settings, own: NetworkId) -> NetworkId:
+    if settings.weights is not None or settings.layer is not None:
+        given = find_network(own.backbone, layer=settings.layer or own.layer, weights=settings.weights)
+        check_same_network(own, given)
+    return own
+
+
+def check_same_network(own: NetworkId, given: NetworkId) -> None:
+    """Raise `CollectionMismatchError`, naming both, unless `given` is the network that made the collection's vectors."""
+    if own.key != given.key:
+        raise CollectionMismatchError(
+            f"The collection holds vectors of {own.backbone}, layer {own.layer}, weights {own.weights_sha256[:12]}; asked "
+            f"for is {given.backbone}, layer {given.layer}, weights {given.weights_sha256[:12]}. Vectors of different "
+            "networks cannot be compared. Leave the choice out to use the collection's own, or make the other vectors "
+            f"beside them: python img2vec.py --backbone {given.backbone} --layer {given.layer}"
+        )
+
+
+class _Indexing:
+    """One run of the job over an open writer."""
+
+    def __init__(self, job: Job, writer: StoreWriter, report: Report) -> None:
+        self.job = job
+        self.settings = job.settings
+        self.writer = writer
+        self.report = report
+        self.limits = Limits(job.settings.max_bytes, job.settings.max_pixels, job.settings.max_frames)
+
+    def run(self) -> None:
+        """Look at every file, commit as it goes, publish at the end."""
+        self._remove()
+        self.network = choose_network(self.settings, self.writer, self._note)
+        self.row: BackboneRow = BACKBONES[self.network.backbone]
+        self.dim = self.row.layers[self.network.layer]
+        self._begin_vectors()
+        known = {record.path: record for record in self.writer.all_records()}
+        files = self._files(known)
+        self._read_what_is_complete(known)
+        pipeline = _Pipeline(self, files)
+        try:
+            pipeline.run()
+        finally:
+            pipeline.close()
+        self._look_for_gone(known.values(), pipeline.moved_ids)
+        self._finish(pipeline)
+
+    def _note(self, text: str) -> None:
+        self.report.notes.append(text)
+        self.job.on_note(text)
+
+    def _remove(self) -> None:
+        if self.job.remove is None:
+            return
+        ids = [record.image_id for record in self.writer.all_records() if self.job.remove(record.path)]
+        self.writer.remove(ids)
+        self.report.removed = len(ids)
+
+    def _begin_vectors(self) -> None:
+        height, width = self.row.input_size
+        preprocessing = f"upright RGB over white, squeezed to {width}x{height}, {self.row.resample}"
+        network = self.network
+        self.writer.begin_vectors(
+            VectorsManifest(
+                network.key, network.backbone, network.layer, network.weights_sha256, self.dim, preprocessing
+            )
+        )
+
+    def _files(self, known: dict[bytes, Record]) -> list[_File]:
+        """Files to look at: those found, then those of the catalog that this network has not seen (a switch of backbone)."""
+        named = dict.fromkeys(self.job.paths)
+        seen = self.writer.vector_hashes(self.network.key)
+        for record in known.values():
+            if record.error_code is None and record.sha256 not in seen and os.path.exists(record.path):
+                named.setdefault(record.path)
+        return [_File(path, known.get(path)) for path in named]
+
+    def _read_what_is_complete(self, known: dict[bytes, Record]) -> None:
+        """Collect the contents that need no decoding, the paths they had, and whether limits changed since the last run."""
+        seen = self.writer.vector_hashes(self.network.key) & self.writer.thumbnail_hashes()
+        self.complete: dict[bytes, list[Record]] = {}
+        for record in known.values():
+            if record.error_code is None and record.sha256 in seen:
+                self.complete.setdefault(record.sha256, []).append(record)
+        limits = repr(self.limits)
+        self.retried_codes: tuple[str, ...] = (UnreadableFileError.code,)
+        if self.writer.meta("limits") != limits:
+            self.retried_codes += LIMIT_CODES
+            self.writer.set_meta("limits", limits)
+
+    def is_unchanged(self, file: _File, size: int, mtime_ns: int) -> bool:
+        """Tell whether the catalog already says all there is to say about a file of this size and time."""
+        known = file.known
+        if known is None or (known.size, known.mtime_ns) != (size, mtime_ns):
+            return False
+        if known.error_code is not None:
+            return not self.job.retry_failures and known.error_code not in self.retried_codes
+        return known.sha256 in self.complete
+
+    def _look_for_gone(self, known: Iterable[Record], moved_ids: set[int]) -> None:
+        """Report images whose files are gone, or take them out with `prune`. A failure whose file is gone is forgotten."""
+        gone = [r for r in known if r.image_id not in moved_ids and not os.path.lexists(r.path)]
+        images = [record for record in gone if record.error_code is None]
+        self.writer.remove(record.image_id for record in gone if self.job.prune or record.error_code is not None)
+        if self.job.prune:
+            self.report.removed += len(images)
+            return
+        self.report.gone = len(images)
+        self.report.gone_paths = [show_path(record.path) for record in images]
+
+    def _finish(self, pipeline: _Pipeline) -> None:
+        report = self.report
+        report.interrupted = self.job.stop.is_set()
+        report.failures = [
+            Failure(show_path(r.path), r.error_code or "", r.error or "") for r in self.writer.failures()
+        ]
+        if self.job.compact:
+            report.reclaimed_bytes = self.writer.compact()
+        report.backbone, report.layer = self.network.backbone, self.network.layer
+        report.weights_sha256 = self.network.weights_sha256
+        if pipeline.backbone is not None:
+            report.engine, report.precision = pipeline.backbone.engine, pipeline.backbone.precision
+        pipeline.release()
+        if report.interrupted:
+            return  # whoever stops the job does not want to wait for an index; the next run builds it
+        publish(self.writer, self.network.key, self.settings, report)
+
+
+def publish(writer: StoreWriter, key: str, settings: Settings, report: Report) -> None:
+    """Build the index over the committed vectors of `key` and publish it, unless the published one already says the same."""
+    snapshot = writer.snapshot(key)
+    report.images = len(snapshot)
+    options = IndexOptions(settings.index, settings.trees, settings.search_k)
+    current = writer.generation()
+    # Which image has which vector: the published generation is still true when this is the same.
+    digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
+    manifest: dict[str, Any] = {"vectors_key": key, "vectors_digest": digest, "images": len(snapshot)}
+    wanted = {**manifest, "options": asdict(options), "vectors_file": snapshot.file}
+    if current is not None and wanted.items() <= {**current.manifest, **current.manifest["index"]}.items():
+        report.index = current.manifest["index"]
+        return
+    previous = None
+    if current is not None and current.manifest["vectors_key"] == key:
+        previous = (current.folder, IndexManifest(**current.manifest["index"]))
+    with writer.new_generation(manifest) as folder:
+        built = build_index(snapshot, folder, options, previous=previous)
+        manifest["index"] = asdict(built)
+        manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    report.index = manifest["index"]
+
+
+class _Pipeline:
+    """Decoding threads -> batches -> inference threads -> commits, in the order of the files and in bounded memory."""
+
+    def __init__(self, indexing: _Indexing, files: list[_File]) -> None:
+        self.indexing = indexing
+        self.job = indexing.job
+        self.report = indexing.report
+        self.files = files
+        self.backbone: Backbone | None = None
+        self.workers = indexing.settings.cpu_threads
+        self.batch_size = indexing.settings.batch_size
+        self.readers = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        self.inference = ThreadPoolExecutor(self.workers, thread_name_prefix="inference")
+        self.waiting: list[_Seen] = []
+        self.slots: deque[_Seen] = deque()
+        self.running: list[Future[Outputs]] = []
+        self.batch = Batch()
+        self.pending: dict[bytes, Record] = {}
+        self.committed_at = time.monotonic()
+        self.done = 0
+        self.moved_ids: set[int] = set()
+
+    def run(self) -> None:
+        for seen in self._seen_files():
+            self._arrange(seen)
+            self._drain(self.workers + 1)
+            self.done += 1
+            self.job.on_progress(Progress(self.done, len(self.files), self.report.vectorised))
+        self._infer()
+        self._drain(0)
+        self._commit()
+
+    def close(self) -> None:
+        """End the threads; what is queued is dropped, what runs is waited for."""
+        self.readers.shutdown(wait=True, cancel_futures=True)
+        self.inference.shutdown(wait=True, cancel_futures=True)
+
+    def release(self) -> None:
+        """Let go of the network before the index is built, so that their memory does not add up."""
+        self.backbone = None
+
+    def _seen_files(self) -> Iterator[_Seen]:
+        """Yield files after reading, in order; only a window of them is ever read ahead."""
+        window: deque[Future[_Seen]] = deque()
+        ahead = 2 * self.batch_size + 2 * self.workers
+        for file in self.files:
+            if self.job.stop.is_set():
+                break
+            window.append(self.readers.submit(self._read, file))
+            if len(window) > ahead:
+                yield window.popleft().result()
+        while window:
+            future = window.popleft()
+            if not (self.job.stop.is_set() and future.cancel()):
+                yield future.result()
+
+    def _read(self, file: _File) -> _Seen:
+        """Look at one file, in a decoding thread. Never raises for what is wrong with the file."""
+        size, mtime_ns = 0, 0
+        try:
+            status = os.stat(file.path)
+            size, mtime_ns = status.st_size, status.st_mtime_ns
+            if self.indexing.is_unchanged(file, size, mtime_ns):
+                return _Seen(file, file.known)
+            return self._decode(file, Record(file.path, size, mtime_ns, label=_folder_name(file.path)))
+        except NotAnImageError:
+            return _Seen(file, None)
+        except OSError as error:
+            unreadable = UnreadableFileError(f"The file cannot be read: {error.strerror or error}.")
+            return _Seen(file, _failed(Record(file.path, size, mtime_ns), unreadable))
+
+    def _decode(self, file: _File, record: Record) -> _Seen:
+        with open(file.path, "rb") as opened:
+            if sniff_format(opened.read(64)) is None:
+                raise (EmptyFileError if record.size == 0 else NotAnImageError)("The contents are of no image format.")
+            if record.size > self.indexing.limits.max_bytes:
+                too_large = TooManyBytesError(
+                    f"The file has {record.size:,} bytes, the limit max_bytes is {self.indexing.limits.max_bytes:,}. "
+                    "Raise it with --max-bytes to index this file."
+                )
+                return _Seen(file, _failed(record, too_large))
+            opened.seek(0)
+            content = opened.read() if record.size <= IN_MEMORY_BYTES else None
+            digest = hashlib.sha256(content) if content is not None else hashlib.file_digest(opened, "sha256")
+            record = replace(record, sha256=digest.digest())
+            twins = self.indexing.complete.get(digest.digest())
+            if twins:
+                return _Seen(file, _same_contents(record, twins[0]))
+            opened.seek(0)
+            try:
+                side = max(*self.indexing.row.input_size, self.indexing.settings.thumbnail_size)
+                decoded = decode_image(content if content is not None else opened, self.indexing.limits, min_side=side)
+                return self._with_pixels(file, record, decoded)
+            except ImageError as error:
+                return _Seen(file, _failed(record, error))
+
+    def _with_pixels(self, file: _File, record: Record, decoded: DecodedImage) -> _Seen:
+        row, settings = self.indexing.row, self.indexing.settings
+        facts = {
+            "format": decoded.format,
+            "width": decoded.width,
+            "height": decoded.height,
+            "taken_at": decoded.taken_at,
+        }
+        pixels = network_input(decoded.image, row.input_size, resample=row.resample)
+        return _Seen(file, replace(record, **facts), pixels, make_thumbnail(decoded.image, settings.thumbnail_size))
+
+    def _arrange(self, seen: _Seen) -> None:
+        """Give a read file its place in the order of commits; send full batches to the network."""
+        sha256 = seen.record.sha256 if seen.record is not None else None
+        if seen.pixels is not None and sha256 is not None:
+            if sha256 in self.pending or sha256 in self.indexing.complete:  # equal bytes at another path of this run
+                seen.pixels = seen.thumbnail = None
+            else:
+                self.pending[sha256] = seen.record  # type: ignore[assignment]
+                self.waiting.append(seen)
+        self.slots.append(seen)
+        if len(self.waiting) == self.batch_size or len(self.slots) > SLOTS:
+            self._infer()
+
+    def _infer(self) -> None:
+        if not self.waiting:
+            return
+        if self.backbone is None:
+            settings = self.indexing.settings
+            self.backbone = load_backbone(
+                self.indexing.network,
+                models_dir=self.indexing.writer.models_folder,
+                weights=settings.weights,
+                engine=settings.engine,
+                precision=settings.precision,
+                threads=settings.threads,
+                gpus=settings.gpus,
+                batch_size=settings.batch_size,
+                purpose="throughput",
+            )
+        pixels = np.stack([seen.pixels for seen in self.waiting if seen.pixels is not None])
+        outputs = self.inference.submit(self.backbone.run, pixels)
+        self.running.append(outputs)
+        for place, seen in enumerate(self.waiting):
+            seen.outputs, seen.place, seen.pixels = outputs, place, None
+        self.waiting = []
+
+    def _drain(self, batches_left: int) -> None:
+        """Move finished files, in order, into the batch to commit; wait while more than `batches_left` batches are out."""
+        while self.slots:
+            head = self.slots[0]
+            if head.pixels is not None:
+                return  # still waiting for its batch to fill
+            self.running = [outputs for outputs in self.running if not outputs.done()]
+            if head.outputs is not None and not head.outputs.done() and len(self.running) <= batches_left:
+                return
+            self._settle(self.slots.popleft())
+        overdue = time.monotonic() - self.committed_at > COMMIT_SECONDS
+        if len(self.batch) >= COMMIT_IMAGES or (len(self.batch) and overdue):
+            self._commit()
+
+    def _settle(self, seen: _Seen) -> None:
+        """Count one file and put what must be remembered of it into the batch."""
+        record, known, report = seen.record, seen.file.known, self.report
+        if record is None:
+            report.skipped += 1
+            if os.path.splitext(seen.file.path)[1].lower() in PICTURE_EXTENSIONS:
+                report.skipped_pictures.append(show_path(seen.file.path))
+            return
+        if record is known:
+            report.unchanged += record.error_code is None
+            report.known_failures += record.error_code is not None
+            return
+        if seen.outputs is not None:
+            record = self._take_outputs(seen, record)
+        elif record.error_code is None and record.sha256 in self.pending:
+            record = _same_contents(record, self.pending[record.sha256])  # its twin may have failed in the network
+        self._count_and_keep(record, known)
+
+    def _take_outputs(self, seen: _Seen, record: Record) -> Record:
+        """Take a file's vector out of its batch's outputs; a vector that is no number is the file's failure."""
+        outputs = seen.outputs.result()  # type: ignore[union-attr]
+        vector = outputs.vectors[seen.place]
+        with np.errstate(over="ignore"):
+            finite = bool(np.isfinite(vector.astype(np.float16)).all())
+        if not finite or record.sha256 is None:
+            failed = _failed(record, DamagedImageError("The network gives no finite vector for this image."))
+            self.pending[record.sha256 or b""] = failed
+            return failed
+        self.batch.vectors[record.sha256] = vector
+        if seen.thumbnail is not None:
+            self.batch.thumbnails[record.sha256] = seen.thumbnail
+        if outputs.scores is not None:
+            scores = outputs.scores[seen.place]
+            best = np.argsort(scores)[::-1][:LABELS_KEPT]
+            self.batch.labels[record.sha256] = [(int(number), float(scores[number])) for number in best]
+        self.report.vectorised += 1
+        return record
+
+    def _count_and_keep(self, record: Record, known: Record | None) -> None:
+        report = self.report
+        if record.error_code is not None:
+            report.failed += 1
+            keeps_vector = known is not None and known.error_code is None
+            if record.error_code == UnreadableFileError.code and keeps_vector:
+                return  # a disk that fails or is locked must not take an image out of the collection
+            self.batch.records.append(record)
+            return
+        if known is None:
+            moved_from = self._moved_from(record)
+            if moved_from is not None:
+                report.moved += 1
+                self.batch.moved.append((moved_from.image_id, record))
+                return
+            report.new += 1
+        elif known.sha256 == record.sha256 and known.error_code is None:
+            report.unchanged += 1
+        else:
+            report.changed += 1
+        self.batch.records.append(record)
+
+    def _moved_from(self, record: Record) -> Record | None:
+        """Return the record of a file that is gone and had the same bytes: then this one is that image at a new place."""
+        twins = self.indexing.complete.get(record.sha256 or b"", [])
+        for place, twin in enumerate(twins):
+            if twin.image_id and not os.path.lexists(twin.path):
+                twins[place] = replace(record, image_id=0)
+                self.moved_ids.add(twin.image_id)
+                return twin
+        return None
+
+    def _commit(self) -> None:
+        if len(self.batch):
+            self.indexing.writer.commit(self.indexing.network.key, self.batch)
+        for sha256 in self.batch.vectors:
+            self.indexing.complete[sha256] = [self.pending.pop(sha256)]
+        self.batch = Batch()
+        self.committed_at = time.monotonic()
+
+
+def _failed(record: Record, error: ImageError) -> Record:
+    return replace(record, error_code=error.code, error=str(error))
+
+
+def _same_contents(record: Record, twin: Record) -> Record:
+    facts = {name: getattr(twin, name) for name in ("format", "width", "height", "taken_at", "error_code", "error")}
+    return replace(record, **facts)
+
+
+def _folder_name(path: bytes) -> str:
+    return show_path(os.path.basename(os.path.dirname(path)))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from commands.img2vec import main
+
+    sys.exit(main(sys.argv[1:]))
