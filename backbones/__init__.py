@@ -1,19 +1,27 @@
 """Networks that turn photographs into vectors: *what* a network is (`rows.py`) × *how* it runs (OpenVINO, Keras).
 
-Owns finding a network's weights, converting, loading and running it. Does not own decoding or resizing (`images.py`), nor
-what becomes of vectors (`store/`, `ann.py`). Nothing heavy is imported before a network is loaded, and TensorFlow never
-by the OpenVINO engine.
+Owns finding a network's weights, converting, loading and running it. Does not own decoding or resizing (`images.py`),
+nor what becomes of vectors (`store/`, `ann.py`). Nothing heavy is imported before a network is loaded, and TensorFlow
+never by the OpenVINO engine.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Literal
 
-from backbones.backbone import Backbone, Engine, NetworkId, Outputs, check_layer, class_names, find_row
+from backbones.backbone import (
+    Backbone,
+    Engine,
+    EngineOptions,
+    NetworkId,
+    Outputs,
+    Purpose,
+    check_layer,
+    class_names,
+    find_row,
+)
 from backbones.rows import BACKBONES, BackboneRow
-from backbones.weights import locate_weights, sha256_of
+from backbones.weights import check_weights, locate_weights, sha256_of
 from errors import BackboneError
 
 __all__ = [
@@ -32,8 +40,8 @@ __all__ = [
 def find_network(name: str, *, layer: str | None = None, weights: Path | None = None) -> NetworkId:
     """Find the network `name`: its layer (None: the usual one) and the SHA-256 of its weights, downloaded if need be.
 
-    Raises `BackboneError` for a name, layer or file that is not there, `WeightsUnavailableError` when the weights cannot
-    be had.
+    Raises `BackboneError` for a name, layer or file that is not there, `WeightsUnavailableError` when the weights
+    cannot be had.
     """
     row = find_row(name)
     chosen = check_layer(row, layer)
@@ -45,52 +53,51 @@ def load_backbone(
     *,
     models_dir: Path,
     weights: Path | None = None,
-    engine: Literal["auto", "openvino", "keras"] | str = "auto",
-    precision: Literal["auto", "bfloat16", "float32"] | str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
     threads: int = 0,
     gpus: str = "0",
     batch_size: int = 16,
-    purpose: Literal["throughput", "latency"] = "throughput",
+    purpose: Purpose = "throughput",
     feature_map: bool = False,
 ) -> Backbone:
-    """Load `network` for running; with OpenVINO from its conversion under `models_dir`, which is made if it is not there.
+    """Load `network` for running; OpenVINO takes its conversion under `models_dir`, which is made if it is not there.
 
-    `purpose` "throughput" runs batches of `batch_size`, a call a thread side by side; "latency" single images, each on all
-    `threads` (0: all cores). `gpus` other than "0" needs the engine keras, which auto then chooses. Raises `BackboneError`
-    when the network cannot be run so.
+    `purpose` "throughput" runs batches of `batch_size`, a call a thread side by side; "latency" single images, each on
+    all `threads` (0: all cores). `gpus` other than "0" needs the engine keras, which auto then chooses; auto precision
+    is bfloat16 for OpenVINO on a processor that has it, else float32. Raises `BackboneError` when that cannot be had.
     """
-    row = find_row(network.backbone)
-    check_layer(row, network.layer)
-    cores = threads or len(os.sched_getaffinity(0))
-    size = 1 if purpose == "latency" else batch_size
+    check_layer(find_row(network.backbone), network.layer)
+    options = EngineOptions(precision, threads, 1 if purpose == "latency" else batch_size, purpose, feature_map)
     if _choose_engine(engine, gpus) == "keras":
-        return Backbone(network, _load_keras(network, weights, precision, threads, gpus, size, feature_map=feature_map))
-    from backbones.convert import convert_in_child, is_converted
-    from backbones.openvino_engine import OpenVinoEngine
-
-    if not is_converted(network, models_dir):
-        convert_in_child(network, locate_weights(row, weights), models_dir)
-    options = {"precision": precision, "threads": cores, "batch_size": size, "purpose": purpose}
-    return Backbone(network, OpenVinoEngine(network, models_dir, **options, feature_map=feature_map))
+        return Backbone(network, _load_keras(network, weights, gpus, options))
+    return Backbone(network, _load_openvino(network, models_dir, weights, options))
 
 
 def _choose_engine(engine: str, gpus: str) -> str:
     if engine == "openvino" and gpus != "0":
-        raise BackboneError(f"gpus is {gpus}, but the engine openvino runs on the processor. Use --engine keras, or --gpus 0.")
+        raise BackboneError(
+            f"The engine openvino runs on the processor, but gpus is {gpus}. Use --engine keras or --gpus 0."
+        )
     if engine == "auto":
         return "openvino" if gpus == "0" else "keras"
     return engine
 
 
-def _load_keras(
-    network: NetworkId, weights: Path | None, precision: str, threads: int, gpus: str, batch_size: int, *, feature_map: bool
-) -> Engine:
-    if precision == "bfloat16":
+def _load_openvino(network: NetworkId, models_dir: Path, weights: Path | None, options: EngineOptions) -> Engine:
+    from backbones.convert import convert_in_child, is_converted
+    from backbones.openvino_engine import OpenVinoEngine
+
+    if not is_converted(network, models_dir):
+        convert_in_child(network, locate_weights(find_row(network.backbone), weights), models_dir)
+    return OpenVinoEngine(network, models_dir, options)
+
+
+def _load_keras(network: NetworkId, weights: Path | None, gpus: str, options: EngineOptions) -> Engine:
+    if options.precision == "bfloat16":
         raise BackboneError("The engine keras computes in float32. Use --precision float32, or --engine openvino.")
     path = locate_weights(find_row(network.backbone), weights)
-    if (found := sha256_of(path)) != network.weights_sha256:
-        raise BackboneError(f"The weights file {path} has the SHA-256 {found}, not {network.weights_sha256} as was asked for.")
+    check_weights(path, network.weights_sha256)
     from backbones.keras_engine import KerasEngine, choose_devices
 
-    devices = choose_devices(gpus, threads)
-    return KerasEngine(network, path, devices=devices, batch_size=batch_size, feature_map=feature_map)
+    return KerasEngine(network, path, choose_devices(gpus, options.threads), options)

@@ -5,10 +5,10 @@ Owns the seam of layer 2 (`NetworkId`, `Outputs`, `Backbone`) and `class_names`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,20 @@ class Outputs:
     vectors: NDArray[np.float32]
     scores: NDArray[np.float32] | None
     feature_map: NDArray[np.float32] | None
+
+
+Purpose = Literal["throughput", "latency"]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a network is to run; `threads` 0 means all cores, `batch_size` is in images."""
+
+    precision: str
+    threads: int
+    batch_size: int
+    purpose: Purpose
+    feature_map: bool
 
 
 class Engine(Protocol):
@@ -101,6 +115,21 @@ def run_in_pieces(run_batch: RunBatch, batch: NDArray[np.uint8], batch_size: int
     return Outputs(joined["vectors"], joined.get("scores"), joined.get("feature_map"))
 
 
+def choose_outputs(layer: str, there: Collection[str], *, feature_map: bool) -> dict[str, str]:
+    """Map the names of `Outputs` to those of the network's outputs that are needed and `there`.
+
+    Raises `BackboneError` when the layer is not there, because the weights have no classifier.
+    """
+    names = {"vectors": f"vector_{layer}", "scores": "scores"} | ({"feature_map": "feature_map"} if feature_map else {})
+    if names["vectors"] not in there:
+        layers = ", ".join(sorted(name.removeprefix("vector_") for name in there if name.startswith("vector_")))
+        raise BackboneError(
+            f"The weights have no classifier, and so no layer {layer}: they give {layers}. Choose that --layer, or give "
+            "weights with the classifier."
+        )
+    return {ours: theirs for ours, theirs in names.items() if theirs in there}
+
+
 def find_row(name: str) -> BackboneRow:
     """Return the data row of the network `name`; raises `BackboneError` naming those that exist."""
     if name not in BACKBONES:
@@ -112,7 +141,8 @@ def check_layer(row: BackboneRow, layer: str | None) -> str:
     """Return `layer`, or the row's usual one for None; raises `BackboneError` when the network has no such layer."""
     chosen = row.default_layer if layer is None else layer
     if chosen not in row.layers:
-        raise BackboneError(f"{row.name} has no layer {chosen!r} to take vectors from. Choose one of {', '.join(row.layers)}.")
+        known = ", ".join(row.layers)
+        raise BackboneError(f"{row.name} has no layer {chosen!r} to take vectors from. Choose one of {known}.")
     return chosen
 
 

@@ -1,7 +1,7 @@
 """Conversion of a network for OpenVINO: `python -m backbones.convert`, always in a process of its own.
 
-Owns the converted folder's format and its making: `models/<backbone>-<hash>/` with `model.xml`, `model.bin` (float32) and
-`manifest.json`. TensorFlow takes 1.2 GB while converting; the process that asked for it never loads TensorFlow.
+Owns the converted folder's format and its making: `models/<backbone>-<hash>/` with `model.xml`, `model.bin` (float32)
+and `manifest.json`. TensorFlow takes 1.2 GB while converting; the process that asked for it never loads TensorFlow.
 The folder is written beside its place and renamed, so that it is whole or not there, also with two processes at it.
 """
 
@@ -14,17 +14,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from xml.etree import ElementTree
 
 from backbones.backbone import NetworkId, find_row
 from backbones.openvino_library import import_openvino
-from backbones.weights import sha256_of
+from backbones.weights import check_weights
 from config import ROOT
 from errors import BackboneError, LookalikeError
 
 FORMAT_VERSION = 1
 _SHOWN_ERROR_CHARACTERS = 1500
+_TEMPORARY_PREFIX = ".converting-"
+_ABANDONED_AFTER_S = 24 * 3600
 
 
 def converted_folder(network: NetworkId, models_dir: Path) -> Path:
@@ -63,29 +66,30 @@ def convert_in_child(network: NetworkId, weights: Path, models_dir: Path) -> Non
 
 def convert(network: NetworkId, weights: Path, models_dir: Path) -> None:
     """Convert in this process (which then has TensorFlow loaded) and put the folder in its place."""
-    found = sha256_of(weights)
-    if found != network.weights_sha256:
-        raise BackboneError(
-            f"The weights file {weights} has the SHA-256 {found}, but {network.weights_sha256} was expected: it is another "
-            "file than the one the collection was made with, or it changed meanwhile. Give the right one with --weights."
-        )
+    check_weights(weights, network.weights_sha256)
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=models_dir, prefix=".converting-") as temporary:
-            _write_folder(network, weights, Path(temporary))
-            _publish(Path(temporary), network, models_dir)
+        _remove_abandoned(models_dir)
+        with tempfile.TemporaryDirectory(dir=models_dir, prefix=_TEMPORARY_PREFIX) as temporary:
+            folder = Path(temporary) / "model"
+            folder.mkdir()
+            _write_folder(network, weights, folder)
+            _publish(folder, network, models_dir)
     except OSError as error:
         raise BackboneError(
-            f"{network.backbone} cannot be converted for OpenVINO: writing to {models_dir} failed: {error}. Make the folder "
-            "writable (with about 600 MB free for vgg16, 100 MB for others), or use --engine keras."
+            f"{network.backbone} cannot be converted for OpenVINO: writing to {models_dir} failed: {error}. Make the "
+            "folder writable, with about 600 MB free for vgg16 and 100 MB for others, or use --engine keras."
         ) from error
 
 
 def _write_folder(network: NetworkId, weights: Path, folder: Path) -> None:
+    from backbones.keras_engine import build_network
+
     openvino = import_openvino()
-    model = _converted_model(network, weights, openvino)
+    model = openvino.convert_model(build_network(find_row(network.backbone), weights))  # outputs keep Keras' names
     openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
     row = find_row(network.backbone)
+    _keep_float32(folder / "model.xml", row.float32_convolutions)
     manifest = {
         "format_version": FORMAT_VERSION,
         "backbone": network.backbone,
@@ -101,17 +105,28 @@ def _write_folder(network: NetworkId, weights: Path, folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _converted_model(network: NetworkId, weights: Path, openvino: Any) -> Any:
-    """The converter is free to reorder outputs, so each gets its name by the Keras tensor it came from."""
-    from backbones.keras_engine import build_network
+def _keep_float32(xml: Path, count: int) -> None:
+    """Mark the first `count` convolutions as those that `INFERENCE_PRECISION_HINT` does not touch.
 
-    return openvino.convert_model(build_network(find_row(network.backbone), weights))
+    The mark is OpenVINO's `DisableFP16Compression` attribute, which its Python names cannot set.
+    """
+    tree = ElementTree.parse(xml)
+    convolutions = [layer for layer in tree.iter("layer") if layer.get("type") in ("Convolution", "GroupConvolution")]
+    for layer in convolutions[:count]:
+        ElementTree.SubElement(ElementTree.SubElement(layer, "rt_info"), "attribute", name="precise", version="0")
+    tree.write(xml)
+
+
+def _remove_abandoned(models_dir: Path) -> None:
+    """Remove what killed conversions left; a conversion takes a minute, so that a living one is never a day old."""
+    for folder in models_dir.glob(_TEMPORARY_PREFIX + "*"):
+        if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, network: NetworkId, models_dir: Path) -> None:
     """Rename the finished folder to its place; when another process was quicker, its result is as good."""
     place = converted_folder(network, models_dir)
-    os.chmod(folder, 0o755)
     if place.exists() and not is_converted(network, models_dir):
         shutil.rmtree(place, ignore_errors=True)
     try:
@@ -119,8 +134,6 @@ def _publish(folder: Path, network: NetworkId, models_dir: Path) -> None:
     except OSError:
         if not is_converted(network, models_dir):
             raise
-        return
-    folder.mkdir()  # TemporaryDirectory wants to delete it
 
 
 def main(argv: list[str] | None = None) -> int:

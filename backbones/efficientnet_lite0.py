@@ -4,7 +4,7 @@ Owns the architecture and the restricted unpickler. Does not own where the file 
 
 Sources: https://arxiv.org/abs/1905.11946; the "lite" variants (ReLU6, no squeeze-excite, first and last stage not
 scaled) in https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite. The file format is that of
-`torch.save` before version 1.6: pickles of a magic number, the protocol, system facts, the state, the storages' keys, and
+`torch.save` before version 1.6: pickles of a magic number, the protocol, system facts, the state and the storages' keys,
 then each storage as an int64 count and raw little-endian numbers.
 """
 
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -37,20 +39,18 @@ _STAGES = (
 _BATCH_NORM_EPSILON = 1e-3
 
 
-def build_model(
-    *, weights: None = None, include_top: bool = True, input_shape: tuple[int, int, int] = (224, 224, 3), classes: int = 1000
-) -> Any:
-    """Build the Keras model with random weights; input float32 (n, 224, 224, 3), already scaled.
+def build_model(*, weights: None, include_top: bool, input_shape: tuple[int, int, int], classes: int = 1000) -> Any:
+    """Build the Keras model with random weights, called as those of `keras.applications`; input float32, already scaled.
 
     Layers are named as the tensors of the published file are, without the leading underscores.
     """
     import keras
 
     inputs = keras.Input(input_shape)
-    x = _conv(inputs, "conv_stem", "bn0", filters=32, kernel=3, stride=2)
+    x = _relu6(_conv(inputs, "conv_stem", "bn0", filters=32, kernel=3, stride=2))
     for block in _blocks():
         x = _inverted_residual(x, *block)
-    x = _conv(x, "conv_head", "bn1", filters=1280, kernel=1, activation="head_activation")
+    x = _relu6(_conv(x, "conv_head", "bn1", filters=1280), name="head_activation")
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = keras.layers.Dense(classes, name="fc")(x)
@@ -60,21 +60,31 @@ def build_model(
 
 def _blocks() -> list[tuple[int, int, int, int, int]]:
     """One row a block: number, kernel, stride, expansion, filters."""
-    blocks = []
+    blocks: list[tuple[int, int, int, int, int]] = []
     for repeats, kernel, stride, expansion, filters in _STAGES:
         for repeat in range(repeats):
             blocks.append((len(blocks), kernel, 1 if repeat else stride, expansion, filters))
     return blocks
 
 
-def _conv(
-    x: Any, name: str, norm: str, *, filters: int, kernel: int, stride: int = 1, activation: str | None = None, linear: bool = False
-) -> Any:
+def _relu6(x: Any, name: str | None = None) -> Any:
+    import keras
+
+    return keras.layers.ReLU(max_value=6.0, name=name)(x)
+
+
+def _conv(x: Any, name: str, norm: str, *, filters: int, kernel: int = 1, stride: int = 1) -> Any:
     import keras
 
     x = keras.layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False, name=name)(x)
-    x = keras.layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=norm)(x)
-    return x if linear else keras.layers.ReLU(max_value=6.0, name=activation)(x)
+    return keras.layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=norm)(x)
+
+
+def _depthwise_conv(x: Any, name: str, norm: str, *, kernel: int, stride: int) -> Any:
+    import keras
+
+    x = keras.layers.DepthwiseConv2D(kernel, strides=stride, padding="same", use_bias=False, name=name)(x)
+    return keras.layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=norm)(x)
 
 
 def _inverted_residual(x: Any, number: int, kernel: int, stride: int, expansion: int, filters: int) -> Any:
@@ -83,11 +93,9 @@ def _inverted_residual(x: Any, number: int, kernel: int, stride: int, expansion:
     name = f"blocks.{number}."
     inputs, channels = x, x.shape[-1]
     if expansion != 1:
-        x = _conv(x, name + "expand_conv", name + "bn0", filters=channels * expansion, kernel=1)
-    x = keras.layers.DepthwiseConv2D(kernel, strides=stride, padding="same", use_bias=False, name=name + "depthwise_conv")(x)
-    x = keras.layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=name + "bn1")(x)
-    x = keras.layers.ReLU(max_value=6.0)(x)
-    x = _conv(x, name + "project_conv", name + "bn2", filters=filters, kernel=1, linear=True)
+        x = _relu6(_conv(x, name + "expand_conv", name + "bn0", filters=channels * expansion))
+    x = _relu6(_depthwise_conv(x, name + "depthwise_conv", name + "bn1", kernel=kernel, stride=stride))
+    x = _conv(x, name + "project_conv", name + "bn2", filters=filters)
     return keras.layers.Add()([inputs, x]) if stride == 1 and channels == filters else x
 
 
@@ -100,7 +108,7 @@ def load_torch_weights(model: Any, path: Path) -> None:
 
 
 def _layer_weights(layer: Any, tensors: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """The layer's arrays in Keras' order and memory layout (torch: out, in, height, width; Keras: height, width, in, out)."""
+    """The layer's arrays as Keras has them: height, width, in, out, where torch has out, in, height, width."""
     prefix = ".".join(part if part.isdigit() else "_" + part for part in layer.name.split("."))
     kind = type(layer).__name__
     names = ("weight", "bias", "running_mean", "running_var") if kind == "BatchNormalization" else ("weight", "bias")
@@ -125,28 +133,33 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _Tensor:
+def _rebuild_tensor(
+    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+) -> _Tensor:
     return _Tensor(storage, offset, shape, strides)
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Knows four names only, so that a weights file from anywhere can run no code."""
-
-    _ALLOWED = {
+_ALLOWED: Mapping[tuple[str, str], Any] = MappingProxyType(
+    {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
         ("torch", "FloatStorage"): np.dtype("<f4"),
         ("torch", "LongStorage"): np.dtype("<i8"),
     }
+)
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Knows four names only, so that a weights file from anywhere can run no code."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self.dtypes: dict[str, np.dtype[Any]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} has no place in a weights file")
-        return self._ALLOWED[module, name]
+        return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
         _, dtype, key, *_ = pid
@@ -160,7 +173,7 @@ def read_torch_tensors(path: Path) -> dict[str, NDArray[Any]]:
     Raises `ValueError` when it is not such a file, is cut short, or holds anything but plain tensors.
     """
     try:
-        file = BytesIO(path.read_bytes())  # a count larger than the file then reads what there is, and allocates no more
+        file = BytesIO(path.read_bytes())  # of which a wrong count can ask no more than there is
         magic, protocol, _ = (_RestrictedUnpickler(file).load() for _ in range(3))
         if (magic, protocol) != (TORCH_MAGIC, 1001):
             raise ValueError("it does not begin as a torch file")

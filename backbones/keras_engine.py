@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.backbone import NetworkId, Outputs, RunBatch, find_row, run_in_pieces
+from backbones.backbone import EngineOptions, NetworkId, Outputs, RunBatch, choose_outputs, find_row, run_in_pieces
 from backbones.efficientnet_lite0 import TORCH_HEAD, load_torch_weights
 from backbones.rows import BackboneRow
 from errors import BackboneError
@@ -28,8 +28,8 @@ _ZIP_HEAD = b"PK\x03\x04"
 def build_network(row: BackboneRow, weights: Path) -> Any:
     """Build the network of `row` from a weights file, as one Keras model that takes uint8 (n, h, w, 3) RGB.
 
-    Its outputs are a dict of float32 arrays: `vector_<layer>` for each layer, `feature_map`, and `scores` when the weights
-    have a classifier. Raises `BackboneError` when the file does not fit the network.
+    Its outputs are a dict of float32 arrays: `vector_<layer>` for each layer, `feature_map`, and `scores` when the
+    weights have a classifier. Raises `BackboneError` when the file does not fit the network.
     """
     import keras
 
@@ -49,9 +49,9 @@ def build_network(row: BackboneRow, weights: Path) -> Any:
 def _misfit(row: BackboneRow, weights: Path, error: Exception) -> str:
     first = str(error).strip().split("\n")[0][:300]
     return (
-        f"The weights file {weights} does not fit the network {row.name}, neither with a classifier of {row.classes} classes "
-        f"nor without one: {first} Give the weights of {row.name} (a .h5, .weights.h5 or .keras file of Keras), or choose "
-        "the --backbone that they belong to."
+        f"The weights file {weights} does not fit the network {row.name}, neither with a classifier of {row.classes} "
+        f"classes nor without one: {first} Give the weights of {row.name} (a .h5, .weights.h5 or .keras file of Keras), "
+        "or choose the --backbone that they belong to."
     )
 
 
@@ -97,20 +97,17 @@ def _scaled(row: BackboneRow, pixels: Any) -> Any:
 
 
 class KerasEngine:
-    """Runs the Keras model by a compiled function on batches of one size; one copy a device, one caller a copy at a time."""
+    """Runs the Keras model by a compiled function on batches of one size: a copy a device, a caller a copy at a time."""
 
     name = "keras"
     precision = "float32"
 
-    def __init__(
-        self, network: NetworkId, weights: Path, *, devices: list[str], batch_size: int, feature_map: bool
-    ) -> None:
-        row = find_row(network.backbone)
+    def __init__(self, network: NetworkId, weights: Path, devices: list[str], options: EngineOptions) -> None:
         self.parallel_runs = len(devices)
-        self._batch_size = batch_size
+        self._batch_size = options.batch_size
         self._copies: queue.Queue[RunBatch] = queue.Queue()
         for device in devices:
-            self._copies.put(_compiled(row, weights, device, _wanted(network.layer, feature_map=feature_map), batch_size))
+            self._copies.put(_compiled(network, weights, device, options))
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         copy = self._copies.get()
@@ -118,12 +115,6 @@ class KerasEngine:
             return run_in_pieces(copy, batch, self._batch_size)
         finally:
             self._copies.put(copy)
-
-
-def _wanted(layer: str, *, feature_map: bool) -> dict[str, str]:
-    """The network's outputs that are needed, by what `Outputs` calls them."""
-    names = {"vectors": f"vector_{layer}", "scores": "scores"}
-    return {**names, "feature_map": "feature_map"} if feature_map else names
 
 
 def choose_devices(gpus: str, threads: int) -> list[str]:
@@ -150,15 +141,16 @@ def choose_devices(gpus: str, threads: int) -> list[str]:
     return [f"/GPU:{number}" for number in range(count)] or ["/CPU:0"]
 
 
-def _compiled(row: BackboneRow, weights: Path, device: str, wanted: dict[str, str], batch_size: int) -> RunBatch:
+def _compiled(network: NetworkId, weights: Path, device: str, options: EngineOptions) -> RunBatch:
     import keras
     import tensorflow as tf
 
+    row = find_row(network.backbone)
     with tf.device(device):
         full = build_network(row, weights)
-    chosen = {name: full.output[output] for name, output in wanted.items() if output in full.output}
-    model = keras.Model(full.input, chosen)
-    signature = tf.TensorSpec((batch_size, *row.input_size, 3), tf.uint8)
+    names = choose_outputs(network.layer, full.output, feature_map=options.feature_map)
+    model = keras.Model(full.input, {ours: full.output[theirs] for ours, theirs in names.items()})
+    signature = tf.TensorSpec((options.batch_size, *row.input_size, 3), tf.uint8)
 
     @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
     def forward(pixels: Any) -> Any:

@@ -9,56 +9,44 @@ from __future__ import annotations
 import os
 import queue
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.backbone import NetworkId, Outputs, find_row, run_in_pieces
+from backbones.backbone import EngineOptions, NetworkId, Outputs, choose_outputs, find_row, run_in_pieces
 from backbones.convert import converted_folder
 from backbones.openvino_library import import_openvino
 from errors import BackboneError
 
-Purpose = Literal["throughput", "latency"]
-
 
 class OpenVinoEngine:
-    """A compiled network and its infer requests: each caller takes one, waits in it without the GIL, and gives it back."""
+    """A compiled network and its infer requests: a caller takes one, waits in it without the GIL, and gives it back."""
 
     name = "openvino"
 
-    def __init__(
-        self,
-        network: NetworkId,
-        models_dir: Path,
-        *,
-        precision: str,
-        threads: int,
-        batch_size: int,
-        purpose: Purpose,
-        feature_map: bool,
-    ) -> None:
+    def __init__(self, network: NetworkId, models_dir: Path, options: EngineOptions) -> None:
         openvino = import_openvino()
         core = openvino.Core()
-        self.precision = _choose_precision(core, precision)
-        self.parallel_runs = threads if purpose == "throughput" else 1
-        self._batch_size = batch_size if purpose == "throughput" else 1
-        model = _read_model(core, network, models_dir, self._batch_size, feature_map=feature_map)
-        self._outputs = _output_names(model, network.layer)
-        compiled = core.compile_model(model, "CPU", self._options(openvino, threads, models_dir))
+        threads = options.threads or len(os.sched_getaffinity(0))
+        self.precision = _choose_precision(core, options.precision)
+        self.parallel_runs = threads if options.purpose == "throughput" else 1
+        self._batch_size = options.batch_size
+        model = core.read_model(str(converted_folder(network, models_dir) / "model.xml"))
+        self._outputs = _keep_outputs(model, network.layer, feature_map=options.feature_map)
+        model.reshape([options.batch_size, *find_row(network.backbone).input_size, 3])
+        compiled = core.compile_model(model, "CPU", self._properties(openvino, threads))
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(self.parallel_runs):
             self._requests.put(compiled.create_infer_request())
 
-    def _options(self, openvino: Any, threads: int, models_dir: Path) -> dict[str, Any]:
-        options = {
+    def _properties(self, openvino: Any, threads: int) -> dict[str, Any]:
+        return {
             "INFERENCE_PRECISION_HINT": openvino.Type.bf16 if self.precision == "bfloat16" else openvino.Type.f32,
             "NUM_STREAMS": self.parallel_runs,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # pinned, two processes share CPU 0 and halve each other's speed
         }
-        cache = _compiled_cache(models_dir)
-        return options if cache is None else {**options, "CACHE_DIR": str(cache)}
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         return run_in_pieces(self._run_batch, batch, self._batch_size)
@@ -73,23 +61,14 @@ class OpenVinoEngine:
             self._requests.put(request)
 
 
-def _read_model(core: Any, network: NetworkId, models_dir: Path, batch_size: int, *, feature_map: bool) -> Any:
-    """Read the network, keep only the outputs that are needed, and fix its batch size (faster than a free one)."""
-    model = core.read_model(str(converted_folder(network, models_dir) / "model.xml"))
-    wanted = {f"vector_{network.layer}", "scores"} | ({"feature_map"} if feature_map else set())
-    for output in model.outputs:
-        if not output.names & wanted:
-            model.remove_result(output.node)
-    model.reshape([batch_size, *find_row(network.backbone).input_size, 3])
-    return model
-
-
-def _output_names(model: Any, layer: str) -> dict[str, str]:
-    names = {"vectors": f"vector_{layer}", "scores": "scores", "feature_map": "feature_map"}
+def _keep_outputs(model: Any, layer: str, *, feature_map: bool) -> dict[str, str]:
+    """Drop the outputs that nobody needs, so that nothing is computed or copied for them; return the names of the rest."""
     there = {name for output in model.outputs for name in output.names}
-    if names["vectors"] not in there:
-        raise BackboneError(f"The weights have no classifier, and so no layer {layer}. Choose --layer flatten, or other weights.")
-    return {name: output for name, output in names.items() if output in there}
+    wanted = choose_outputs(layer, there, feature_map=feature_map)
+    for output in model.outputs:
+        if not output.names & set(wanted.values()):
+            model.remove_result(output.node)
+    return wanted
 
 
 def _choose_precision(core: Any, precision: str) -> str:
@@ -99,13 +78,3 @@ def _choose_precision(core: Any, precision: str) -> str:
     if precision == "auto":
         return "bfloat16" if has_bfloat16 else "float32"
     return precision
-
-
-def _compiled_cache(models_dir: Path) -> Path | None:
-    """The folder for compiled networks, which makes the next start quicker; None when it cannot be written."""
-    cache = models_dir / "cache"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return cache if os.access(cache, os.W_OK) else None

@@ -1,7 +1,7 @@
 """The one place that imports OpenVINO, without its telemetry.
 
 `import openvino` loads `openvino_telemetry`, which reports to an analytics service over the network. Lookalike sends
-nothing anywhere: a module that is None in `sys.modules` cannot be imported, and OpenVINO then uses its own empty stand-in.
+nothing anywhere: a module that is None in `sys.modules` cannot be imported, and OpenVINO then uses its empty stand-in.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The networks that Lookalike knows, one data row each.
 
-Owns what a network *is*: input size, scaling of pixels, resampling, layers and their dimensions, weights, licence, paper.
+Owns what a network *is*: input size, scaling of pixels, resampling, layers and dimensions, weights, licence, paper.
 Does not own how it runs (`openvino_engine.py`, `keras_engine.py`) nor where its weights lie here (`weights.py`).
 
 A fifth network of `keras.applications` needs one more row and nothing else.
@@ -41,8 +41,9 @@ class BackboneRow:
     """One network as data.
 
     Pixels (uint8, RGB) become `(pixel - mean) / std` inside the network, channel by channel in `channel_order`.
-    `layers` maps each layer that can be the vector to its dimension; the layers before the classifier named `avg_pool`
-    (average) and `flatten` can be had from weights without a classifier too, because they are made from `feature_map`.
+    `layers` maps each layer that can be the vector to its dimension; those named `avg_pool` (average) and `flatten` can
+    be had from weights without a classifier too, because they are made from `feature_map`. Where the rest computes in
+    bfloat16, the first `float32_convolutions` do not.
     """
 
     name: str
@@ -60,6 +61,7 @@ class BackboneRow:
     weights: DownloadedWeights | PackagedWeights
     licence: str
     paper: str
+    float32_convolutions: int = 0
 
 
 _ROWS = (
@@ -144,6 +146,9 @@ _ROWS = (
         ),
         licence="Apache-2.0",
         paper="https://arxiv.org/abs/1905.11946",
+        # Rounding the first depthwise convolution costs most: with these two in float32 the cosine to float32 vectors is
+        # below 0.999 for 1 of 256 photographs instead of 63 (median 0.9997, not 0.9993), for 4 % of the speed.
+        float32_convolutions=2,
     ),
 )
 

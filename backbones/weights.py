@@ -1,7 +1,7 @@
 """Where a network's weights are: a local file, an installed package, Keras' cache, or the place they are published at.
 
-Owns finding, downloading and hashing. Does not own reading them into a network (`keras_engine.py`). Standard library only,
-so that a machine without internet learns in a moment, not after an import of TensorFlow, that it has to do without.
+Owns finding, downloading and hashing. Does not own reading them into a network (`keras_engine.py`). Standard library
+only, so that a machine without internet learns in a moment that it must do without, not after importing TensorFlow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def locate_weights(row: BackboneRow, local: Path | None = None, *, timeout_s: fl
     """
     if local is not None:
         if not local.is_file() or not os.access(local, os.R_OK):
-            raise BackboneError(f"The weights file {local} of {row.name} cannot be read. Check the path given by --weights.")
+            raise BackboneError(
+                f"The weights file {local} of {row.name} cannot be read. Check the path after --weights."
+            )
         return local
     if isinstance(row.weights, PackagedWeights):
         return _packaged(row, row.weights)
@@ -44,6 +46,16 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_weights(path: Path, expected_sha256: str) -> None:
+    """Raise `BackboneError` unless the file is the one with the given SHA-256."""
+    found = sha256_of(path)
+    if found != expected_sha256:
+        raise BackboneError(
+            f"The weights file {path} has the SHA-256 {found}, but {expected_sha256} was expected: it is another file than "
+            "the one the collection was made with, or it changed meanwhile. Give the right one with --weights."
+        )
 
 
 def _packaged(row: BackboneRow, source: PackagedWeights) -> Path:
@@ -79,9 +91,10 @@ def _cached_or_downloaded(row: BackboneRow, source: DownloadedWeights, timeout_s
 def _three_ways(row: BackboneRow, source: DownloadedWeights, path: Path, reason: str) -> str:
     return (
         f"The weights of {row.name} cannot be had: {path} is not there (or is not the published file), and downloading "
-        f"{source.url} failed: {reason}. There are three ways on. (1) Run this once on a machine with internet and copy "
-        f"its {path.name} to {path}. (2) Give a local weights file: --weights FILE or LOOKALIKE_WEIGHTS=FILE. "
-        "(3) Use the network that needs no download: --backbone efficientnet_lite0."
+        f"{source.url} failed: {reason}. There are three ways on. (1) Let it download: connect this machine to the "
+        f"internet, or run the same on one that is, and copy the file to {path}. (2) Give a local weights file: "
+        "--weights FILE or LOOKALIKE_WEIGHTS=FILE. (3) Use the network that needs no download: "
+        "--backbone efficientnet_lite0."
     )
 
 
@@ -93,8 +106,8 @@ def _md5_of(path: Path) -> str:
 class _Download:
     """One download, in a thread of its own because a hanging name server cannot be given a time limit.
 
-    The thread reports each chunk; whoever waits gives up when no report comes. The file appears under its name only when it
-    is whole and has the published sum, so that a killed download leaves nothing that looks like weights.
+    The thread reports each chunk; whoever waits gives up when no report comes. The file appears under its name only when
+    it is whole and has the published sum, so that a killed download leaves nothing that looks like weights.
     """
 
     def __init__(self, source: DownloadedWeights, path: Path) -> None:
@@ -123,18 +136,20 @@ class _Download:
 
     def _fetch(self, timeout_s: float) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=self._path.name + ".", suffix=".part") as part:
-            md5 = hashlib.md5(usedforsecurity=False)
-            with urllib.request.urlopen(self._source.url, timeout=timeout_s) as response:
-                while chunk := response.read(_CHUNK_BYTES):
-                    if self._abandoned.is_set():
-                        return
-                    part.write(chunk)
-                    md5.update(chunk)
-                    self._reports.put("moving")
-            if md5.hexdigest() != self._source.md5:
-                raise OSError(f"what arrived has the MD5 sum {md5.hexdigest()}, not {self._source.md5}")
-            part.flush()
-            os.chmod(part.name, 0o644)
-            os.link(part.name, self._path.with_name(part.name + ".whole"))
-            os.replace(self._path.with_name(part.name + ".whole"), self._path)
+        with (
+            urllib.request.urlopen(self._source.url, timeout=timeout_s) as response,
+            tempfile.TemporaryDirectory(dir=self._path.parent, prefix=".downloading-") as folder,
+        ):
+            part = Path(folder) / self._path.name
+            self._copy(response, part)
+            if (found := _md5_of(part)) != self._source.md5:
+                raise OSError(f"what arrived has the MD5 sum {found}, not {self._source.md5}")
+            part.replace(self._path)
+
+    def _copy(self, response: http.client.HTTPResponse, part: Path) -> None:
+        with part.open("wb") as file:
+            while chunk := response.read1(_CHUNK_BYTES):
+                if self._abandoned.is_set():
+                    raise TimeoutError("nobody waits for it any more")
+                file.write(chunk)
+                self._reports.put("moving")
