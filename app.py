@@ -114,7 +114,7 @@ _HELP: Mapping[str, Help] = {
     ),
     "not_an_image": Help(
         "That is not a picture",
-        "Lookalike reads JPEG, PNG, WebP, GIF, BMP, TIFF, JPEG 2000, HEIC and AVIF, whatever the file is called.",
+        "Only what is inside the file counts, not its name. Save it as JPEG or PNG, or choose another one.",
         upload=True,
     ),
     "too_many_bytes": Help("That file is too large", "A copy 2,000 pixels wide finds the same.", upload=True),

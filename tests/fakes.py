@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from config import Settings
 from errors import EmptyCollectionError, ImageNotFoundError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail
-from search import CollectionStatus, ImageInfo, Match, SearchResult
+from search import CollectionStatus, ImageInfo, Match, SearchResult, SearchService
 
 # Every format, names that make trouble in HTML and headers, a panorama and a tower; ids count from 1.
 NAMES = (
@@ -32,7 +32,7 @@ NAMES = (
     *(f"holiday-{number}.jpg" for number in range(13, 31)),
 )
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".jp2": "JPEG2000"}
-SIZES = {"panorama.jpg": (1600, 200), "tower.jpg": (120, 1600)}
+SIZES = {"scan.tif": (2600, 1300), "panorama.jpg": (1600, 200), "tower.jpg": (120, 1600)}
 
 
 def picture(number: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
@@ -59,20 +59,20 @@ def _vector(image: Image.Image) -> npt.NDArray[np.float32]:
     return pixels / max(float(np.linalg.norm(pixels)), 1e-9)
 
 
-class FakeService:
-    """What `app.py` and `api.py` use of `search.SearchService`."""
+class FakeService(SearchService):
+    """What `app.py` and `api.py` use of `SearchService`; a subclass so that the type checker holds the two together."""
 
     def __init__(self, folder: Path, settings: Settings, names: Sequence[str] = NAMES) -> None:
         self.settings = settings
         self.paths: list[Path] = []
         self._pictures = [picture(number, SIZES.get(name, (640, 480))) for number, name in enumerate(names, start=1)]
-        self._infos: list[ImageInfo] = []
+        self.described: list[ImageInfo] = []
         for number, (name, drawn) in enumerate(zip(names, self._pictures, strict=True), start=1):
             path = folder / f"{number:03}"
             file_format = FORMATS.get(Path(name).suffix, "JPEG")
             path.write_bytes(encoded(drawn, file_format))
             self.paths.append(path)
-            self._infos.append(self._describe(number, name, file_format, drawn, path.stat().st_size))
+            self.described.append(self._describe(number, name, file_format, drawn, path.stat().st_size))
 
     def _describe(self, image_id: int, name: str, file_format: str, drawn: Image.Image, size: int) -> ImageInfo:
         thumbnail_width, thumbnail_height = self._thumbnail(drawn).size
@@ -95,23 +95,23 @@ class FakeService:
         return Image.open(io.BytesIO(make_thumbnail(drawn, self.settings.thumbnail_size)))
 
     def _position(self, image_id: int) -> int:
-        if not 1 <= image_id <= len(self._infos):
+        if not 1 <= image_id <= len(self.described):
             raise ImageNotFoundError(f"The collection has no image {image_id}.")
         return image_id - 1
 
     def _nearest(self, wanted: Image.Image, k: int, without: int | None = None) -> list[Match]:
         vector = _vector(wanted)
         scored = [
-            (float(vector @ _vector(drawn)), info) for drawn, info in zip(self._pictures, self._infos, strict=True)
+            (float(vector @ _vector(drawn)), info) for drawn, info in zip(self._pictures, self.described, strict=True)
         ]
         kept = sorted((pair for pair in scored if pair[1].image_id != without), key=lambda pair: -pair[0])[:k]
         return [Match(rank, score, 1 - score, info) for rank, (score, info) in enumerate(kept, start=1)]
 
     def status(self) -> CollectionStatus:
-        if not self._infos:
+        if not self.described:
             raise EmptyCollectionError("The collection in /secret/folder holds no image yet.")
         return CollectionStatus(
-            len(self._infos), "efficientnet_lite0", "avg_pool", 1280, "openvino", "float32", "exact", None, 1
+            len(self.described), "efficientnet_lite0", "avg_pool", 1280, "openvino", "float32", "exact", None, 1
         )
 
     def search_upload(self, content: bytes, *, k: int) -> SearchResult:
@@ -126,7 +126,7 @@ class FakeService:
         return SearchResult(self._nearest(drawn, k, without=image_id), drawn.width, drawn.height, None)
 
     def image(self, image_id: int) -> ImageInfo:
-        return self._infos[self._position(image_id)]
+        return self.described[self._position(image_id)]
 
     def thumbnail(self, image_id: int) -> bytes:
         return make_thumbnail(self._pictures[self._position(image_id)], self.settings.thumbnail_size)

@@ -1,0 +1,233 @@
+"""Holds `/api/v1` to its shapes, its statuses, and one shape of error."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import api
+from app import create_app
+from config import Settings
+from errors import DamagedCollectionError, LookalikeError
+from tests.fakes import NAMES, FakeService, encoded, picture
+
+SETTINGS = Settings(upload_max_bytes=6_000_000, upload_max_pixels=4_000_000, max_results=48)
+HUGE = "9" * 5000
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> FakeService:
+    return FakeService(tmp_path_factory.mktemp("photographs"), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def client(service: FakeService) -> FlaskClient:
+    return create_app(service=service).test_client()
+
+
+def upload(content: bytes, name: str = "mine.jpg", **fields: object) -> dict[str, Any]:
+    return {"data": {"file": (io.BytesIO(content), name), **fields}}
+
+
+def test_an_upload_finds_its_own_image_first(client: FlaskClient) -> None:
+    answer = client.post("/api/v1/search", **upload(encoded(picture(14), quality=30), k="5"))
+    assert answer.status_code == 200
+    found = answer.get_json()
+    assert found["query"] == {"image_id": None, "width": 640, "height": 480}
+    assert found["k"] == 5
+    assert [match["rank"] for match in found["matches"]] == [1, 2, 3, 4, 5]
+    first = found["matches"][0]
+    assert first["image"]["image_id"] == 14
+    assert first["similarity"] > 0.99
+    assert first["distance"] == pytest.approx(1 - first["similarity"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.get("/api/v1/search?image_id=7&k=3"),
+        lambda client: client.post("/api/v1/search", data={"image_id": "7", "k": "3"}),
+        lambda client: client.post("/api/v1/search", json={"image_id": 7, "k": 3}),
+        lambda client: client.post("/api/v1/search?k=3", json={"image_id": "7"}),
+    ],
+    ids=["address", "form", "json", "json and address"],
+)
+def test_an_image_id_finds_the_neighbours_and_not_the_image_itself(client: FlaskClient, ask: Any) -> None:
+    found = ask(client).get_json()
+    assert found["query"]["image_id"] == 7
+    assert len(found["matches"]) == 3
+    assert 7 not in [match["image"]["image_id"] for match in found["matches"]]
+
+
+def test_k_defaults_to_the_setting(client: FlaskClient) -> None:
+    assert len(client.get("/api/v1/search?image_id=1").get_json()["matches"]) == SETTINGS.results
+
+
+def test_an_image_is_described_with_addresses_that_answer(client: FlaskClient) -> None:
+    described = client.get("/api/v1/images/2").get_json()
+    assert described["name"] == "forest.png"
+    assert (described["format"], described["width"], described["height"]) == ("PNG", 640, 480)
+    assert described["predicted_labels"][0] == {"name": "seashore, coast", "score": 0.81}
+    addresses = [described["thumbnail"]["url"], *(described[key] for key in ("view_url", "original_url", "page_url"))]
+    for address in addresses:
+        with client.get(address) as answer:
+            assert answer.status_code == 200, address
+
+
+TOO_LARGE = b"\xff\xd8\xff" + bytes(SETTINGS.upload_max_bytes)
+WHOLE = encoded(picture(1))
+MISTAKES: list[tuple[str, str, dict[str, Any], int, str]] = [
+    ("POST", "/api/v1/search", {}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"data": {"file": "text, no file"}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", upload(b"", name=""), 400, "bad_request"),
+    ("POST", "/api/v1/search", upload(b""), 400, "empty_file"),
+    ("POST", "/api/v1/search", upload(b"Dear diary, this is no picture."), 415, "not_an_image"),
+    ("POST", "/api/v1/search", upload(WHOLE[: len(WHOLE) // 2]), 400, "damaged_image"),
+    ("POST", "/api/v1/search", upload(TOO_LARGE), 413, "too_many_bytes"),
+    ("POST", "/api/v1/search", upload(bytes(SETTINGS.upload_max_bytes + 1_000_000)), 413, "too_many_bytes"),
+    ("POST", "/api/v1/search", upload(encoded(picture(1, (2500, 1700)))), 413, "too_many_pixels"),
+    ("POST", "/api/v1/search", upload(WHOLE, k="0"), 400, "bad_request"),
+    ("POST", "/api/v1/search", upload(WHOLE, image_id="1"), 400, "bad_request"),
+    ("POST", "/api/v1/search", {"data": b"[" * 50_000, "content_type": "application/json"}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"data": b"[" * 70_000, "content_type": "application/json"}, 413, "too_many_bytes"),
+    ("POST", "/api/v1/search", {"data": b'{"image_id"', "content_type": "application/json"}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"data": b"\xff\xfe", "content_type": "application/json"}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": [1]}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": True}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": 1.5}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": 2**63}}, 404, "unknown_image"),
+    ("POST", "/api/v1/search", {"json": {"image_id": -1}}, 404, "unknown_image"),
+    ("GET", "/api/v1/search", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=seven", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&k=many", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&k=49", {}, 400, "bad_request"),
+    ("GET", f"/api/v1/search?image_id=1&k={HUGE}", {}, 400, "bad_request"),
+    ("GET", f"/api/v1/search?image_id={HUGE}", {}, 404, "unknown_image"),
+    ("GET", "/api/v1/images/0", {}, 404, "unknown_image"),
+    ("GET", "/api/v1/images/9223372036854775808", {}, 404, "unknown_image"),
+    ("GET", f"/api/v1/images/{HUGE}", {}, 404, "unknown_image"),
+    ("GET", "/api/v1/images/%D9%A3", {}, 404, "unknown_image"),
+    ("GET", "/api/v1/images/1%00", {}, 404, "unknown_image"),
+    ("GET", "/api/v1/nothing", {}, 404, "not_found"),
+    ("GET", "/api", {}, 404, "not_found"),
+    ("DELETE", "/api/v1/search", {}, 405, "method_not_allowed"),
+]
+
+
+@pytest.mark.parametrize(("method", "address", "sent", "status", "code"), MISTAKES)
+def test_every_mistake_has_its_status_and_the_one_shape(
+    client: FlaskClient, method: str, address: str, sent: dict[str, Any], status: int, code: str
+) -> None:
+    answer = client.open(address, method=method, **sent)
+    assert answer.status_code == status, answer.get_data(as_text=True)
+    error = answer.get_json()["error"]
+    assert set(error) == {"status", "code", "message"}
+    assert (error["status"], error["code"]) == (status, code)
+    assert 10 < len(error["message"]) < 300
+
+
+def test_a_wrong_method_is_told_which_are_right(client: FlaskClient) -> None:
+    assert "POST" in client.delete("/api/v1/search").headers["Allow"]
+
+
+def test_an_empty_collection_is_unavailable_and_its_folder_is_not_told(tmp_path: Path) -> None:
+    client = create_app(service=FakeService(tmp_path, SETTINGS, names=())).test_client()
+    asked = (client.get("/readyz"), client.post("/api/v1/search", **upload(WHOLE)))
+    for answer in asked:
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.get_json()["error"]["code"] == "empty_collection"
+        assert "/secret" not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "code"),
+    [
+        (RuntimeError("in /secret/file"), 500, "internal_error"),
+        (LookalikeError("in /secret/file"), 500, "error"),
+        (DamagedCollectionError("/secret/catalog.sqlite and vectors disagree"), 503, "damaged_collection"),
+    ],
+)
+def test_a_fault_of_the_service_is_logged_in_full_and_told_without_paths(
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    raised: Exception,
+    status: int,
+    code: str,
+) -> None:
+    def fail(image_id: int) -> None:
+        raise raised
+
+    monkeypatch.setattr(service, "image", fail)
+    answer = create_app(service=service).test_client().get("/api/v1/images/1")
+    assert answer.status_code == status
+    assert answer.get_json()["error"]["code"] == code
+    assert "/secret" not in answer.get_data(as_text=True)
+    assert "Traceback" not in answer.get_data(as_text=True)
+    assert "/secret" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_every_error_of_the_tree_has_a_status() -> None:
+    def below(kind: type[LookalikeError]) -> list[type[LookalikeError]]:
+        return [kind, *(deeper for child in kind.__subclasses__() for deeper in below(child))]
+
+    for kind in below(LookalikeError):
+        assert 400 <= api.problem_of(kind("what happened")).status < 600, kind
+
+
+def test_the_probes_answer_in_json(client: FlaskClient) -> None:
+    assert client.get("/healthz").get_json() == {"status": "alive"}
+    ready = client.get("/readyz").get_json()
+    assert ready["collection"]["images"] == len(NAMES)
+    assert ready["collection"]["backbone"] == "efficientnet_lite0"
+
+
+BOUNDARY = b"--frontier\r\n"
+PARTS = st.lists(
+    st.one_of(
+        st.binary(max_size=60),
+        st.sampled_from(
+            [
+                BOUNDARY,
+                b"--frontier--\r\n",
+                b"\r\n\r\n",
+                b'Content-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n',
+                b'Content-Disposition: form-data; name="k"\r\n\r\n12\r\n',
+                b"Content-Type: text/plain; charset=\xff\r\n",
+                WHOLE[:200],
+            ]
+        ),
+    ),
+    max_size=8,
+)
+TYPES = st.sampled_from(
+    [
+        "multipart/form-data; boundary=frontier",
+        "multipart/form-data",
+        "application/json",
+        "application/x-www-form-urlencoded",
+    ]
+)
+
+
+@given(parts=PARTS, content_type=TYPES)
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_body_whatever_is_a_fault_of_the_service(client: FlaskClient, parts: list[bytes], content_type: str) -> None:
+    for address in ("/search", "/api/v1/search"):
+        answer = client.post(address, data=b"".join(parts), content_type=content_type)
+        assert answer.status_code in (200, 400, 404, 413, 415), answer.get_data(as_text=True)
+
+
+def test_a_service_may_have_a_smaller_maximum_than_the_usual_k(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, replace(SETTINGS, max_results=2), names=NAMES[:4])
+    assert len(create_app(service=service).test_client().get("/api/v1/search?image_id=1").get_json()["matches"]) == 2

@@ -1,0 +1,492 @@
+"""Holds the pages, the files of the catalogue, the headers and the server process to what they promise."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from threading import Thread
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.serving import make_server
+
+import app as app_module
+from app import create_app
+from commands.serve import address_line, main, server_options
+from config import ROOT, Settings
+from tests.fakes import NAMES, FakeService, encoded, picture
+
+SETTINGS = Settings(upload_max_bytes=8_000_000, upload_max_pixels=4_000_000, max_results=48)
+PAGES = ("/", "/images/1", "/images/3?k=48", "/images/10", "/images/99")
+
+
+def id_of(name: str) -> int:
+    return NAMES.index(name) + 1
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> FakeService:
+    return FakeService(tmp_path_factory.mktemp("photographs"), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def application(service: FakeService) -> Flask:
+    return create_app(service=service)
+
+
+@pytest.fixture(scope="module")
+def client(application: Flask) -> FlaskClient:
+    return application.test_client()
+
+
+class Tags(HTMLParser):
+    """The tags of a page, in their order, with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def page_of(client: FlaskClient, address: str) -> str:
+    return client.get(address).get_data(as_text=True)
+
+
+def results_page(client: FlaskClient, content: bytes | None = None, **fields: str) -> str:
+    data = {"file": (io.BytesIO(content or encoded(picture(14), quality=30)), "mine.jpg"), **fields}
+    return client.post("/search", data=data).get_data(as_text=True)
+
+
+# Pages.
+
+
+def test_the_start_page_says_what_is_searched_and_offers_k(client: FlaskClient) -> None:
+    page = page_of(client, "/")
+    assert f"{len(NAMES)} images · efficientnet_lite0" in page
+    assert [option["value"] for option in Tags(page).named("option")] == ["12", "24", "48"]
+    (chosen,) = [option for option in Tags(page).named("option") if "selected" in option]
+    assert chosen["value"] == "24"
+
+
+def test_an_upload_is_shown_beside_its_nearest_images(client: FlaskClient) -> None:
+    tags = Tags(results_page(client, k="12"))
+    own, *others = [image for image in tags.named("img") if image["alt"]]
+    assert own["src"] is not None
+    assert own["src"].startswith("data:image/jpeg;base64,")
+    assert others[0]["src"] == "/images/14/thumbnail"
+    assert len(others) == 12
+    links = [link["href"] for link in tags.named("a")]
+    assert "/images/14?k=12" in links
+
+
+def test_rank_and_similarity_are_shown(client: FlaskClient) -> None:
+    assert "1 · 1.00" in results_page(client)
+
+
+def test_an_image_has_a_page_with_what_is_known_of_it_and_its_own_neighbours(client: FlaskClient) -> None:
+    page = page_of(client, "/images/1?k=12")
+    for known in ("beach.jpg", "640 × 480", "JPEG", "2019-08-03 12:01:00", "photographs", "seashore, coast", "81%"):
+        assert known in page
+    neighbours = [image["src"] for image in Tags(page).named("img") if str(image["src"]).endswith("/thumbnail")]
+    assert len(neighbours) == 12
+    assert "/images/1/thumbnail" not in neighbours
+
+
+def test_names_that_look_like_html_stay_text(client: FlaskClient) -> None:
+    page = page_of(client, f"/images/{id_of(NAMES[2])}")
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+
+
+def test_every_picture_has_alt_text_width_and_height(client: FlaskClient) -> None:
+    for page in [results_page(client), *(page_of(client, address) for address in PAGES)]:
+        for image in Tags(page).named("img"):
+            assert {"alt", "width", "height"} <= set(image), image
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(client: FlaskClient) -> None:
+    for page in [results_page(client), *(page_of(client, address) for address in PAGES)]:
+        for tag, attributes in Tags(page).found:
+            assert tag != "style"
+            assert tag != "script" or attributes["src"]
+            assert not any(name == "style" or name.startswith("on") for name in attributes), attributes
+            for name in ("src", "href", "action"):
+                assert str(attributes.get(name, "/")).startswith(("/", "#", "data:image/jpeg")), attributes
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "title"),
+    [
+        (b"", 400, "That file is empty"),
+        (b"not a picture", 415, "That is not a picture"),
+        (encoded(picture(1))[:3000], 400, "That picture is damaged"),
+        (encoded(picture(1, (2500, 1700))), 413, "That picture is too large"),
+        (bytes(SETTINGS.upload_max_bytes + 1), 413, "That file is too large"),
+    ],
+)
+def test_a_wrong_upload_gets_a_friendly_page_with_the_form(
+    client: FlaskClient, content: bytes, status: int, title: str
+) -> None:
+    answer = client.post("/search", data={"file": (io.BytesIO(content), "x.jpg")})
+    assert answer.status_code == status
+    page = answer.get_data(as_text=True)
+    assert title in page
+    assert Tags(page).named("form")
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "status"),
+    [
+        ("POST", "/search", 400),
+        ("GET", "/images/1?k=0", 400),
+        ("GET", "/images/1?k=", 400),
+        ("GET", "/images/99", 404),
+        ("GET", "/images/" + "9" * 5000, 404),
+        ("GET", "/images/one", 404),
+        ("GET", "/images/1/thumbnail/more", 404),
+        ("GET", "/images/99/thumbnail", 404),
+        ("GET", "/images/99/view", 404),
+        ("GET", "/images/-1/original", 404),
+        ("GET", "/static/../app.py", 404),
+        ("GET", "/static/%00", 404),
+        ("GET", "/%ff%fe", 404),
+        ("GET", "/search", 405),
+        ("POST", "/", 405),
+    ],
+)
+def test_other_mistakes_get_a_page_too(client: FlaskClient, method: str, address: str, status: int) -> None:
+    answer = client.open(address, method=method)
+    assert answer.status_code == status
+    assert answer.mimetype == "text/html"
+    assert "Lookalike" in answer.get_data(as_text=True)
+
+
+def test_an_empty_collection_tells_the_command_to_run(tmp_path: Path) -> None:
+    client = create_app(service=FakeService(tmp_path, SETTINGS, names=())).test_client()
+    for answer in (client.get("/"), client.post("/search", data={"file": (io.BytesIO(encoded(picture(1))), "x.jpg")})):
+        assert answer.status_code == 503
+        assert "Retry-After" in answer.headers
+        assert "python img2vec.py" in answer.get_data(as_text=True)
+
+
+# Uploads stay in memory.
+
+
+def test_an_upload_of_several_megabytes_never_touches_the_disk(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (1200, 1400, 3), dtype=np.uint8)
+    content = encoded(Image.fromarray(noise), "PNG")
+    assert len(content) > 5_000_000
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("an upload was given a temporary file")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "mkstemp", "mkdtemp"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", refuse)
+    assert "1,400 × 1,200 pixels" in results_page(client, content)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_body_announced_too_large_is_refused_before_it_is_read(application: Flask) -> None:
+    class Unread(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise AssertionError("the body was read")
+
+    announced = {
+        "wsgi.input": Unread(),
+        "CONTENT_LENGTH": "1000000000",
+        "CONTENT_TYPE": "multipart/form-data; boundary=x",
+    }
+    answer = application.test_client().post("/search", environ_overrides=announced)
+    assert answer.status_code == 413
+
+
+# Files.
+
+
+@pytest.mark.parametrize("name", ["beach.jpg", "forest.png", NAMES[4], "moving.gif", "wrong-suffix.html"])
+def test_what_browsers_show_is_sent_as_it_is(client: FlaskClient, service: FakeService, name: str) -> None:
+    image_id = id_of(name)
+    answer = client.get(f"/images/{image_id}/view")
+    assert answer.data == service.paths[image_id - 1].read_bytes()
+    assert answer.mimetype == "image/" + service.image(image_id).format.lower()
+    assert answer.headers["Content-Disposition"].startswith("inline")
+
+
+@pytest.mark.parametrize("name", ["scan.tif", "old.bmp", "archive.jp2"])
+def test_what_browsers_do_not_show_is_sent_as_jpeg_of_bounded_size(client: FlaskClient, name: str) -> None:
+    answer = client.get(f"/images/{id_of(name)}/view")
+    assert answer.mimetype == "image/jpeg"
+    assert ".jpg" in answer.headers["Content-Disposition"]
+    with Image.open(io.BytesIO(answer.data)) as shown:
+        assert shown.format == "JPEG"
+        assert max(shown.size) == (2048 if name == "scan.tif" else 640)
+
+
+@pytest.mark.parametrize("kind", ["thumbnail", "view", "original"])
+@pytest.mark.parametrize("name", ["beach.jpg", "scan.tif"])
+def test_files_have_an_etag_and_are_not_sent_twice(client: FlaskClient, name: str, kind: str) -> None:
+    address = f"/images/{id_of(name)}/{kind}"
+    with client.get(address) as first:
+        etag = first.headers["ETag"]
+        assert first.headers["Cache-Control"] == "private, no-cache"
+    with client.get(address, headers={"If-None-Match": etag}) as second:
+        assert second.status_code == 304
+        assert second.data == b""
+
+
+def test_the_etag_of_a_file_changes_with_the_file(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, SETTINGS, names=NAMES[:1])
+    client = create_app(service=service).test_client()
+    before = client.get("/images/1/original").headers["ETag"]
+    os.utime(service.paths[0], ns=(1, 1))
+    assert client.get("/images/1/original").headers["ETag"] != before
+
+
+@pytest.mark.parametrize("kind", ["thumbnail", "view", "original"])
+def test_parts_of_files_can_be_asked_for(client: FlaskClient, kind: str) -> None:
+    address = f"/images/1/{kind}"
+    with client.get(address) as answer:
+        whole = answer.data
+    with client.get(address, headers={"Range": "bytes=10-19"}) as answer:
+        assert (answer.status_code, answer.data) == (206, whole[10:20])
+    with client.get(address, headers={"Range": f"bytes={len(whole)}-"}) as answer:
+        assert answer.status_code == 416
+    with client.head(address) as answer:
+        assert (answer.content_length, answer.data) == (len(whole), b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "saved_as"),
+    [
+        ("beach.jpg", "filename=beach.jpg"),
+        ("wrong-suffix.html", "filename=wrong-suffix.html.jpg"),
+        ("two\nlines.jpg", "filename=twolines.jpg"),
+        (NAMES[2], "filename*=UTF-8''_b_&_quotes_%20%27n%27%20m%C3%B6we.jpg"),
+    ],
+)
+def test_originals_are_saved_under_a_safe_name_with_a_true_suffix(
+    client: FlaskClient, name: str, saved_as: str
+) -> None:
+    with client.get(f"/images/{id_of(name)}/original") as answer:
+        disposition = answer.headers["Content-Disposition"]
+    assert disposition.startswith("attachment; ")
+    assert saved_as in disposition
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/etc/passwd", "\u202egpj.exe", "\0", "x" * 4000, "\ud83d\ude00" * 100]
+)
+def test_no_name_whatever_breaks_a_download(tmp_path: Path, name: str) -> None:
+    service = FakeService(tmp_path, SETTINGS, names=NAMES[:1])
+    valid = name.encode("utf-16", "surrogatepass").decode("utf-16")
+    service.described[0] = replace(service.image(1), name=valid)
+    client = create_app(service=service).test_client()
+    with client.get("/images/1/original") as answer:
+        assert answer.status_code == 200
+        disposition = answer.headers["Content-Disposition"]
+    assert disposition.endswith(".jpg")
+    assert not re.search(r"[/\\]|%2F|%5C|%E2%80%AE|\.\.\.jpg", disposition)
+    assert client.get("/images/1").status_code == 200
+
+
+def test_a_file_that_is_gone_or_damaged_is_a_404_with_advice(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, SETTINGS, names=("scan.tif", "beach.jpg"))
+    client = create_app(service=service).test_client()
+    service.paths[0].write_bytes(b"II*\0 and nothing more")
+    service.paths[1].unlink()
+    for address in ("/images/1/view", "/images/2/view", "/images/2/original"):
+        answer = client.get(address)
+        assert answer.status_code == 404
+        assert "python img2vec.py" in answer.get_data(as_text=True)
+        assert str(tmp_path) not in answer.get_data(as_text=True)
+    assert client.get("/images/2").status_code == 200
+
+
+# Headers.
+
+
+def test_every_answer_has_the_security_headers_and_no_cookie(application: Flask) -> None:
+    client = application.test_client()
+    rules = [rule.rule for rule in application.url_map.iter_rules()]
+    addresses = [rule.replace("<image_id>", "1").replace("<path:filename>", "app.css") for rule in rules]
+    for address in [*addresses, "/nothing", "/api/v1/nothing", "/images/99"]:
+        with client.get(address) as answer:
+            policy = answer.headers["Content-Security-Policy"]
+            for directive in ("default-src 'self'", "img-src 'self' data:", "frame-ancestors 'none'"):
+                assert directive in policy
+            assert "unsafe" not in policy
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            assert "Set-Cookie" not in answer.headers
+            assert "Cache-Control" in answer.headers
+
+
+# A running service.
+
+
+@pytest.fixture
+def address(application: Flask) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_requests_side_by_side_are_all_answered_and_not_mixed_up(address: str) -> None:
+    def ask(number: int) -> int:
+        content = encoded(picture(number), quality=40)
+        body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + content + b"\r\n--b--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        with urlopen(Request(f"{address}/api/v1/search?k=1", body, headers)) as answer:
+            found: bytes = answer.read()
+        matched = re.search(rb'"image_id":(\d+)', found)
+        assert matched is not None
+        return int(matched[1])
+
+    numbers = [13 + turn % 18 for turn in range(72)]
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(ask, numbers)) == numbers
+
+
+# The module and the process.
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_importing_app_loads_no_network_library_and_opens_nothing() -> None:
+    loaded = run(
+        "-c", "import app, sys; print([m for m in ('tensorflow', 'keras', 'openvino', 'search') if m in sys.modules])"
+    )
+    assert loaded.stdout.strip() == "[]", loaded.stderr
+
+
+def test_the_attribute_app_is_made_when_asked_for_and_once(
+    monkeypatch: pytest.MonkeyPatch, service: FakeService
+) -> None:
+    made: list[Flask] = []
+
+    def make() -> Flask:
+        made.append(create_app(service=service))
+        return made[-1]
+
+    monkeypatch.setattr(app_module, "create_app", make)
+    app_module._application.cache_clear()
+    try:
+        assert app_module.app is app_module.app
+    finally:
+        app_module._application.cache_clear()
+    assert len(made) == 1
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = app_module.nothing
+
+
+def test_help_explains_host_port_and_collection() -> None:
+    shown = run("app.py", "--help")
+    assert shown.returncode == 0
+    for option in ("--host", "--port", "--rsc-files"):
+        assert option in shown.stdout
+
+
+def test_gunicorn_takes_the_application_and_the_settings(tmp_path: Path) -> None:
+    checked = run(
+        *("-m", "gunicorn", "--print-config", "app:app"),
+        LOOKALIKE_RSC_FILES=str(tmp_path / "none"),
+        LOOKALIKE_PORT="8099",
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert re.search(r"bind\s+= \['127.0.0.1:8099'\]", checked.stdout)
+    assert re.search(r"threads\s+= 8", checked.stdout)
+
+
+def test_a_port_in_use_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["--port", port]) == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--port", "eighty"), ("--port", "65536"), ("--host", "no such host"), ("--results", "0")]
+)
+def test_a_wrong_setting_is_said_and_ends_it(capsys: pytest.CaptureFixture[str], wrong: tuple[str, str]) -> None:
+    assert main(wrong) == 1
+    said = capsys.readouterr().err
+    assert wrong[1] in said
+    assert "Traceback" not in said
+
+
+def test_addresses_of_version_6_are_put_in_brackets() -> None:
+    settings = replace(SETTINGS, host="::1")
+    assert server_options(settings)["bind"] == "[::1]:8080"
+    assert "http://[::1]:8080" in address_line(settings)
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        return str(unused.getsockname()[1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs a Unix")
+def test_python_app_py_serves_without_a_collection_until_it_is_stopped(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "app.py", "--port", port, "--rsc-files", str(tmp_path / "none")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            assert f"http://127.0.0.1:{port}" in line
+            with urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+                assert answer.status == 200
+        finally:
+            server.send_signal(signal.SIGINT)
+            rest = server.communicate(timeout=30)[0]
+    assert server.returncode == 0
+    assert rest == ""
+
+
+def test_a_collection_that_cannot_be_opened_ends_it_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "CURRENT").write_text("gen-000009\n")
+    ended = run("app.py", "--port", free_port(), "--rsc-files", str(tmp_path))
+    assert ended.returncode == 1
+    assert "python app.py: " in ended.stderr
+    assert "Traceback" not in ended.stderr
