@@ -98,7 +98,7 @@ def decode_image(source: bytes | BinaryIO, limits: Limits, *, min_side: int = 0)
             raise UnreadableFileError(f"The file cannot be read: {error.strerror}.") from error
         text = " ".join(str(error).split()).rstrip(".")
         reason = f"{type(error).__name__} {text}".strip() if isinstance(error, LookupError | MemoryError) else text
-        raise DamagedImageError(f"The image is damaged: {reason}.") from error
+        raise DamagedImageError(f"The image cannot be decoded: {reason}.") from error
 
 
 def _recognise(file: BinaryIO, limits: Limits) -> str:

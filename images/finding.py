@@ -41,9 +41,8 @@ def find_images(patterns: Iterable[bytes | str], *, exclude: Iterable[Path] = ()
     unmatched = []
     for pattern in patterns:
         raw = os.fsencode(pattern)
-        complaints = len(finder.unreadable)
         files = finder.find(raw)
-        if not files and len(finder.unreadable) == complaints:
+        if not files and not finder.refused:
             unmatched.append(os.fsdecode(raw))
         paths.update(dict.fromkeys(sorted(files)))
     return FoundFiles(list(paths), unmatched, [os.fsdecode(path) for path in finder.unreadable])
@@ -55,16 +54,18 @@ class _Finder:
     def __init__(self, excluded: set[bytes]) -> None:
         self.excluded = excluded
         self.unreadable: dict[bytes, None] = {}
+        self.refused = False  # something that the latest pattern leads to
         self._real_folder = functools.cache(os.path.realpath)
 
     def find(self, pattern: bytes) -> set[bytes]:
+        self.refused = False
         if os.path.lexists(pattern):
             matches: Iterable[bytes] = [pattern]
         elif _MAGIC.search(pattern):
             parts = [part for part in pattern.split(b"/") if part]
             matches = self._matches(b"/" if pattern.startswith(b"/") else b"", parts)
         else:
-            self._kind(pattern)  # notes it where it is out of reach rather than missing
+            self._kind(pattern)  # remembers it where it is out of reach rather than missing
             return set()
         listed: set[bytes] = set()
         return {file for match in matches for file in self._files(match, listed)}
@@ -130,7 +131,7 @@ class _Finder:
         except NotADirectoryError:
             return []
         except OSError:
-            self.unreadable[folder] = None
+            self._refuse(folder)
             return []
 
     def _kind(self, path: bytes) -> int:
@@ -141,8 +142,12 @@ class _Finder:
             return 0
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                self.unreadable[path] = None
+                self._refuse(path)
             return 0
+
+    def _refuse(self, path: bytes) -> None:
+        self.refused = True
+        self.unreadable[path] = None
 
     def _is_excluded(self, real: bytes) -> bool:
         return any(real == folder or real.startswith(folder.rstrip(b"/") + b"/") for folder in self.excluded)
