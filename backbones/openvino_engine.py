@@ -39,6 +39,9 @@ class OpenVinoEngine:
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(self.parallel_runs):
             self._requests.put(compiled.create_infer_request())
+        # The first call initialises statics of OpenVINO's binding and lets go of the GIL meanwhile: two first calls at once wait
+        # for each other for ever (2026.4.1: __cxa_guard_acquire against take_gil). So the first call is made here, alone.
+        self._run_batch(np.zeros((options.batch_size, *find_row(network.backbone).input_size, 3), dtype=np.uint8))
 
     def _properties(self, openvino: Any, threads: int) -> dict[str, Any]:
         return {
