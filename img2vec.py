@@ -40,7 +40,7 @@ from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest
 
 DEFAULT_BACKBONE = "inception_v3"
 OFFLINE_BACKBONE = "efficientnet_lite0"
-COMMIT_IMAGES = 256
+COMMIT_IMAGES = 64
 COMMIT_SECONDS = 2.0
 LABELS_KEPT = 5
 SLOTS = 1_000
@@ -449,14 +449,12 @@ class _Pipeline:
 
     def _with_pixels(self, file: _File, record: Record, decoded: DecodedImage) -> _Seen:
         row, settings = self.indexing.row, self.indexing.settings
-        facts = {
-            "format": decoded.format,
-            "width": decoded.width,
-            "height": decoded.height,
-            "taken_at": decoded.taken_at,
-        }
         pixels = network_input(decoded.image, row.input_size, resample=row.resample)
-        return _Seen(file, replace(record, **facts), pixels, make_thumbnail(decoded.image, settings.thumbnail_size))
+        thumbnail = make_thumbnail(decoded.image, settings.thumbnail_size)
+        record = replace(
+            record, format=decoded.format, width=decoded.width, height=decoded.height, taken_at=decoded.taken_at
+        )
+        return _Seen(file, record, pixels, thumbnail)
 
     def _arrange(self, seen: _Seen) -> None:
         """Give a read file its place in the order of commits; send full batches to the network."""
@@ -501,7 +499,8 @@ class _Pipeline:
             if head.pixels is not None:
                 return  # still waiting for its batch to fill
             self.running = [outputs for outputs in self.running if not outputs.done()]
-            if head.outputs is not None and not head.outputs.done() and len(self.running) <= batches_left:
+            working = head.outputs is not None and not head.outputs.done()
+            if working and len(self.running) <= batches_left and len(self.slots) <= 2 * SLOTS:
                 return
             self._settle(self.slots.popleft())
         overdue = time.monotonic() - self.committed_at > COMMIT_SECONDS
