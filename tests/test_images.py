@@ -268,8 +268,15 @@ def test_a_jpeg_whose_rest_was_never_downloaded_is_damaged(name: str) -> None:
             decode_image(contents[: int(len(contents) * share)] + bytes(60_000), LIMITS)
 
 
-def test_a_jpeg_with_something_behind_its_end_is_whole() -> None:
-    contents = whole_files()["baseline.jpg"]
+def test_an_end_mark_inside_a_comment_is_no_end() -> None:
+    contents = encode(photograph(), "JPEG", comment=b"an embedded preview's end: \xff\xd9")
+    with pytest.raises(DamagedImageError, match="cut off"):
+        decode_image(contents[: len(contents) // 2] + bytes(60_000), LIMITS)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(whole_files()) if name.endswith(".jpg")])
+def test_a_jpeg_with_something_behind_its_end_is_whole(name: str) -> None:
+    contents = whole_files()[name]
     assert np.array_equal(pixels(contents + b"\0\xff\xda a trailer \0"), pixels(contents))
 
 
@@ -282,6 +289,12 @@ def test_a_png_whose_pixels_were_changed_is_damaged() -> None:
     contents[len(contents) // 2 : -16] = bytes(len(contents) - 16 - len(contents) // 2)
     with pytest.raises(DamagedImageError, match="checksum"):
         decode_image(bytes(contents), LIMITS)
+
+
+def test_a_png_whose_pixels_are_one_large_chunk_is_whole() -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (1_500, 1_201), np.uint8)
+    rows[:, 0] = 0
+    assert np.array_equal(pixels(png((1_200, 1_500), 8, 0, zlib.compress(rows.tobytes(), 0)))[..., 0], rows[:, 1:])
 
 
 # limits
@@ -299,6 +312,25 @@ def test_pixels_are_counted_before_they_are_decoded(name: str, monkeypatch: pyte
         decode_image(whole_files()[name], Limits(LIMITS.max_bytes, 96 * 64 - 1, LIMITS.max_frames))
 
 
+@pytest.mark.parametrize("name", ["lossy.webp", "lossless.webp", "alpha.webp", "animated.webp"])
+def test_a_webps_pixels_are_counted_before_its_canvas_is_allocated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr("PIL.WebPImagePlugin._webp.WebPAnimDecoder", never)
+    with pytest.raises(TooManyPixelsError, match="96 × 64 = 6,144 pixels"):
+        decode_image(whole_files()[name], Limits(LIMITS.max_bytes, 96 * 64 - 1, LIMITS.max_frames))
+
+
+def test_a_picture_that_turns_out_larger_than_announced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grow(opened: Any) -> None:
+        opened._size = (3_000, 3_000)
+
+    monkeypatch.setattr(_load_plugin("HEIF"), "load", grow)
+    with pytest.raises(TooManyPixelsError, match="9,000,000"):
+        decode_image(whole_files()["rgb.heic"], LIMITS)
+
+
 def test_bytes_are_counted_first() -> None:
     contents = whole_files()["rgb.png"]
     assert decode_image(contents, Limits(len(contents), 10**6, 1))
@@ -313,6 +345,21 @@ def test_frames_are_limited_and_the_first_is_taken(name: str) -> None:
     assert np.abs(np.asarray(first).astype(int) - np.asarray(photograph())).mean() < 20
     with pytest.raises(TooManyFramesError, match="more than 2 frames"):
         decode_image(contents, Limits(10**7, 10**6, 2))
+
+
+@pytest.mark.parametrize(("file_format", "plugin"), [("GIF", "Gif"), ("TIFF", "Tiff")])
+def test_frames_are_counted_without_parsing_each(
+    file_format: str, plugin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_: object) -> int:
+        raise AssertionError("Pillow counted")
+
+    frames = [photograph(number, (40, 30)).rotate(7 * number) for number in range(12)]
+    contents = encode(frames[0], file_format, save_all=True, append_images=frames[1:])
+    monkeypatch.setattr(f"PIL.{plugin}ImagePlugin.{plugin}ImageFile.n_frames", property(never))
+    assert decode_image(contents, Limits(10**7, 10**6, 12))
+    with pytest.raises(TooManyFramesError):
+        decode_image(contents, Limits(10**7, 10**6, 11))
 
 
 def test_several_pictures_of_a_heic_count_as_frames() -> None:
@@ -407,6 +454,8 @@ def test_unknown_values_of_a_scientific_picture_do_not_spoil_the_rest() -> None:
     values = ramp().astype(np.float32)
     values[0, 0], values[0, 1], values[-1, -1] = np.nan, -np.inf, np.inf
     decoded = pixels(encode(Image.fromarray(values), "TIFF"))
+    assert decoded[0, :2].max() == 0
+    assert decoded[-1, -1].min() == 255
     assert np.abs(decoded[1:-1, :, 0].astype(int) - (ramp()[1:-1] >> 8)).max() <= 1
     flat = pixels(encode(Image.new("F", (4, 4), float("nan")), "TIFF"))
     assert flat.max() == 0
@@ -526,6 +575,11 @@ def test_broken_notes_do_not_spoil_the_picture(notes: bytes) -> None:
     assert (decoded.width, decoded.height, decoded.taken_at) == (96, 64, None)
 
 
+def test_notes_that_are_no_exif_do_not_spoil_a_png() -> None:
+    contents = encode(photograph(), "PNG")
+    assert np.array_equal(pixels(contents[:-12] + png_chunk(b"eXIf", b"no notes") + contents[-12:]), pixels(contents))
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize(
     ("min_side", "expected"), [(0, (1600, 800)), (801, (1600, 800)), (299, (800, 400)), (100, (200, 100))]
@@ -562,6 +616,13 @@ def test_a_disk_that_fails_is_no_damaged_image() -> None:
     for name in ("rgb.png", "raw.tif"):
         with pytest.raises(UnreadableFileError, match="Input/output error"):
             decode_image(BadDisk(whole_files()[name]), LIMITS)
+
+
+def test_a_damaged_file_that_points_beyond_every_disk_is_no_failing_disk(tmp_path: Path) -> None:
+    path = tmp_path / "far.tif"
+    path.write_bytes(b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**62) + bytes(100))
+    with open(path, "rb") as file, pytest.raises(DamagedImageError):
+        decode_image(file, LIMITS)
 
 
 def test_reasons_never_name_the_file(tmp_path: Path) -> None:
@@ -689,6 +750,7 @@ def test_small_pictures_are_made_of_every_format(name: str) -> None:
         ((300, 900), (85, 256)),
         ((100, 50), (100, 50)),
         ((20_000, 1), (256, 1)),
+        ((1, 20_000), (1, 256)),
         ((1, 1), (1, 1)),
     ],
 )
