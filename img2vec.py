@@ -75,7 +75,10 @@ class Failure:
 
 @dataclass
 class Report:
-    """What one run of the job did. Counts are of files; `images` is how many the collection can find now."""
+    """What one run of the job did. Counts are of files; `images` is how many the collection can find now.
+
+    `seconds` are of the whole job; loading the network and building the index at the end are also told apart.
+    """
 
     new: int = 0
     changed: int = 0
@@ -89,6 +92,8 @@ class Report:
     vectorised: int = 0
     images: int = 0
     seconds: float = 0.0
+    loading_seconds: float = 0.0
+    index_seconds: float = 0.0
     images_per_second: float = 0.0
     backbone: str = ""
     layer: str = ""
@@ -325,7 +330,9 @@ class _Indexing:
         pipeline.release()
         if report.interrupted:
             return  # whoever stops the job does not want to wait for an index; the next run builds it
+        started = time.perf_counter()
         publish(self.writer, self.network.key, self.settings, report)
+        report.index_seconds = round(time.perf_counter() - started, 3)
 
 
 def publish(writer: StoreWriter, key: str, settings: Settings, report: Report) -> None:
@@ -473,7 +480,7 @@ class _Pipeline:
         if not self.waiting:
             return
         if self.backbone is None:
-            settings = self.indexing.settings
+            settings, started = self.indexing.settings, time.perf_counter()
             self.backbone = load_backbone(
                 self.indexing.network,
                 models_dir=self.indexing.writer.models_folder,
@@ -485,6 +492,7 @@ class _Pipeline:
                 batch_size=settings.batch_size,
                 purpose="throughput",
             )
+            self.report.loading_seconds = round(time.perf_counter() - started, 3)
         pixels = np.stack([seen.pixels for seen in self.waiting if seen.pixels is not None])
         outputs = self.inference.submit(self.backbone.run, pixels)
         self.running.append(outputs)
