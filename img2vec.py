@@ -1,7 +1,7 @@
 """The offline job: files -> vectors -> store -> index.
 
-Owns which files need work (size and time, then SHA-256), the pipeline that decodes beside inference in bounded memory, and the
-report. Does not own decoding (`images`), networks (`backbones`), disk formats (`store`) or the index (`ann`).
+Owns which files need work (size and time, then SHA-256), what is remembered of each, and the report. Does not own the threads
+(`pipeline`), decoding (`images`), networks (`backbones`), disk formats (`store`) or the index (`ann`).
 
     python img2vec.py "mirflickr/*"
 """
@@ -12,9 +12,7 @@ import hashlib
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -22,20 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ann import IndexManifest, IndexOptions, build_index
-from backbones import BACKBONES, Backbone, BackboneRow, NetworkId, Outputs, find_network, load_backbone
+from backbones import BACKBONES, Backbone, NetworkId, Outputs, find_network, load_backbone
 from config import Settings
 from errors import (
     CollectionMismatchError,
     DamagedImageError,
-    EmptyFileError,
-    ImageError,
     ImageLimitError,
-    NotAnImageError,
-    TooManyBytesError,
     UnreadableFileError,
     WeightsUnavailableError,
 )
-from images import DecodedImage, Limits, decode_image, make_thumbnail, network_input, sniff_format
+from images import Limits
+from pipeline import File, Pipeline, Reader, Seen, failed, same_contents, show_path
 from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
 
 DEFAULT_BACKBONE = "inception_v3"
@@ -43,12 +38,6 @@ OFFLINE_BACKBONE = "efficientnet_lite0"
 COMMIT_IMAGES = 64
 COMMIT_SECONDS = 2.0
 LABELS_KEPT = 5
-SLOTS = 1_000
-"""Files that may wait behind one whose batch is not full yet."""
-
-IN_MEMORY_BYTES = 32_000_000
-"""Files up to this size are read once, for the hash and the decoder; larger ones are streamed twice."""
-
 LIMIT_CODES = tuple(error.code for error in ImageLimitError.__subclasses__())
 PICTURE_EXTENSIONS = frozenset(
     b".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .jp2 .j2k .jpx .jpf .j2c .heic .heif .hif .avif".split()
@@ -123,31 +112,6 @@ class Job:
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_note: Callable[[str], None] = lambda note: None
     stop: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass(frozen=True)
-class _File:
-    """One file to look at: how the catalog knows it, if it does."""
-
-    path: bytes
-    known: Record | None
-
-
-@dataclass
-class _Seen:
-    """One file after reading: its record, and pixels unless its contents are known or cannot be decoded."""
-
-    file: _File
-    record: Record | None
-    pixels: npt.NDArray[np.uint8] | None = None
-    thumbnail: bytes | None = None
-    outputs: Future[Outputs] | None = None
-    place: int = 0
-
-
-def show_path(path: bytes) -> str:
-    """Return a path for people and JSON: valid Unicode, whatever the file name's bytes."""
-    return path.decode("utf-8", "backslashreplace")
 
 
 def index_images(job: Job) -> Report:
@@ -233,24 +197,26 @@ class _Indexing:
         self.writer = writer
         self.report = report
         self.limits = Limits(job.settings.max_bytes, job.settings.max_pixels, job.settings.max_frames)
+        self.backbone: Backbone | None = None
+        self.batch = Batch()
+        # Contents whose vector is on its way to the next commit; contents that lie on disk, with the records that have them.
+        self.pending: dict[bytes, Record] = {}
+        self.complete: dict[bytes, list[Record]] = {}
+        self.moved_ids: set[int] = set()
+        self.committed_at = time.monotonic()
 
     def run(self) -> None:
         """Look at every file, commit as it goes, publish at the end."""
         self._remove()
         self.network = choose_network(self.settings, self.writer, self._note)
-        self.row: BackboneRow = BACKBONES[self.network.backbone]
-        self.dim = self.row.layers[self.network.layer]
+        self.row = BACKBONES[self.network.backbone]
         self._begin_vectors()
         known = {record.path: record for record in self.writer.all_records()}
         files = self._files(known)
-        self._read_what_is_complete(known)
-        pipeline = _Pipeline(self, files)
-        try:
-            pipeline.run()
-        finally:
-            pipeline.close()
-        self._look_for_gone(known.values(), pipeline.moved_ids)
-        self._finish(pipeline)
+        self._read_what_is_complete(known.values())
+        self._look_at(files)
+        self._look_for_gone(known.values())
+        self._finish()
 
     def _note(self, text: str) -> None:
         self.report.notes.append(text)
@@ -265,37 +231,38 @@ class _Indexing:
 
     def _begin_vectors(self) -> None:
         height, width = self.row.input_size
-        preprocessing = f"upright RGB over white, squeezed to {width}x{height}, {self.row.resample}"
         network = self.network
         self.writer.begin_vectors(
             VectorsManifest(
-                network.key, network.backbone, network.layer, network.weights_sha256, self.dim, preprocessing
+                key=network.key,
+                backbone=network.backbone,
+                layer=network.layer,
+                weights_sha256=network.weights_sha256,
+                dim=self.row.layers[network.layer],
+                preprocessing=f"upright RGB over white, squeezed to {width}x{height}, {self.row.resample}",
             )
         )
 
-    def _files(self, known: dict[bytes, Record]) -> list[_File]:
+    def _files(self, known: dict[bytes, Record]) -> list[File]:
         """Files to look at: those found, then those of the catalog that this network has not seen (a switch of backbone)."""
         named = dict.fromkeys(self.job.paths)
         seen = self.writer.vector_hashes(self.network.key)
         for record in known.values():
             if record.error_code is None and record.sha256 not in seen and os.path.exists(record.path):
                 named.setdefault(record.path)
-        return [_File(path, known.get(path)) for path in named]
+        return [File(path, known.get(path)) for path in named]
 
-    def _read_what_is_complete(self, known: dict[bytes, Record]) -> None:
-        """Collect the contents that need no decoding, the paths they had, and whether limits changed since the last run."""
+    def _read_what_is_complete(self, known: Iterable[Record]) -> None:
+        """Collect the contents that need no decoding, and which failures are worth another try."""
         seen = self.writer.vector_hashes(self.network.key) & self.writer.thumbnail_hashes()
-        self.complete: dict[bytes, list[Record]] = {}
-        for record in known.values():
+        for record in known:
             if record.error_code is None and record.sha256 in seen:
                 self.complete.setdefault(record.sha256, []).append(record)
-        limits = repr(self.limits)
         self.retried_codes: tuple[str, ...] = (UnreadableFileError.code,)
-        if self.writer.meta("limits") != limits:
+        if self.writer.meta("limits") != repr(self.limits):
             self.retried_codes += LIMIT_CODES
-            self.writer.set_meta("limits", limits)
 
-    def is_unchanged(self, file: _File, size: int, mtime_ns: int) -> bool:
+    def _is_unchanged(self, file: File, size: int, mtime_ns: int) -> bool:
         """Tell whether the catalog already says all there is to say about a file of this size and time."""
         known = file.known
         if known is None or (known.size, known.mtime_ns) != (size, mtime_ns):
@@ -304,252 +271,85 @@ class _Indexing:
             return not self.job.retry_failures and known.error_code not in self.retried_codes
         return known.sha256 in self.complete
 
-    def _look_for_gone(self, known: Iterable[Record], moved_ids: set[int]) -> None:
-        """Report images whose files are gone, or take them out with `prune`. A failure whose file is gone is forgotten."""
-        gone = [r for r in known if r.image_id not in moved_ids and not os.path.lexists(r.path)]
-        images = [record for record in gone if record.error_code is None]
-        self.writer.remove(record.image_id for record in gone if self.job.prune or record.error_code is not None)
-        if self.job.prune:
-            self.report.removed += len(images)
-            return
-        self.report.gone = len(images)
-        self.report.gone_paths = [show_path(record.path) for record in images]
-
-    def _finish(self, pipeline: _Pipeline) -> None:
-        report = self.report
-        report.interrupted = self.job.stop.is_set()
-        report.failures = [
-            Failure(show_path(r.path), r.error_code or "", r.error or "") for r in self.writer.failures()
-        ]
-        if self.job.compact:
-            report.reclaimed_bytes = self.writer.compact()
-        report.backbone, report.layer = self.network.backbone, self.network.layer
-        report.weights_sha256 = self.network.weights_sha256
-        if pipeline.backbone is not None:
-            report.engine, report.precision = pipeline.backbone.engine, pipeline.backbone.precision
-        pipeline.release()
-        if report.interrupted:
-            return  # whoever stops the job does not want to wait for an index; the next run builds it
-        started = time.perf_counter()
-        publish(self.writer, self.network.key, self.settings, report)
-        report.index_seconds = round(time.perf_counter() - started, 3)
-
-
-def publish(writer: StoreWriter, key: str, settings: Settings, report: Report) -> None:
-    """Build the index over the committed vectors of `key` and publish it, unless the published one already says the same."""
-    snapshot = writer.snapshot(key)
-    report.images = len(snapshot)
-    options = IndexOptions(settings.index, settings.trees, settings.search_k)
-    current = writer.generation()
-    # Which image has which vector: the published generation is still true when this is the same.
-    digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
-    manifest: dict[str, Any] = {"vectors_key": key, "vectors_digest": digest, "images": len(snapshot)}
-    wanted = {**manifest, "options": asdict(options), "vectors_file": snapshot.file}
-    if current is not None and wanted.items() <= {**current.manifest, **current.manifest["index"]}.items():
-        report.index = current.manifest["index"]
-        return
-    previous = None
-    if current is not None and current.manifest["vectors_key"] == key:
-        previous = (current.folder, IndexManifest(**current.manifest["index"]))
-    with writer.new_generation(manifest) as folder:
-        built = build_index(snapshot, folder, options, previous=previous)
-        manifest["index"] = asdict(built)
-        manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    report.index = manifest["index"]
-
-
-class _Pipeline:
-    """Decoding threads -> batches -> inference threads -> commits, in the order of the files and in bounded memory."""
-
-    def __init__(self, indexing: _Indexing, files: list[_File]) -> None:
-        self.indexing = indexing
-        self.job = indexing.job
-        self.report = indexing.report
-        self.files = files
-        self.backbone: Backbone | None = None
-        self.workers = indexing.settings.cpu_threads
-        self.batch_size = indexing.settings.batch_size
-        self.readers = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
-        self.inference = ThreadPoolExecutor(self.workers, thread_name_prefix="inference")
-        self.waiting: list[_Seen] = []
-        self.slots: deque[_Seen] = deque()
-        self.running: list[Future[Outputs]] = []
-        self.batch = Batch()
-        self.pending: dict[bytes, Record] = {}
-        self.committed_at = time.monotonic()
-        self.done = 0
-        self.moved_ids: set[int] = set()
-
-    def run(self) -> None:
-        for seen in self._seen_files():
-            self._arrange(seen)
-            self._drain(self.workers + 1)
-            self.done += 1
-            self.job.on_progress(Progress(self.done, len(self.files), self.report.vectorised))
-        self._infer()
-        self._drain(0)
+    def _look_at(self, files: list[File]) -> None:
+        settings = self.settings
+        reader = Reader(
+            self.row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged, threading.Lock()
+        )
+        pipeline = Pipeline(
+            reader.read, self._wants_vector, self._run_network, settings.cpu_threads, settings.batch_size, self.job.stop
+        )
+        for done, seen in enumerate(pipeline.results(files), start=1):
+            self._settle(seen)
+            overdue = time.monotonic() - self.committed_at > COMMIT_SECONDS
+            if len(self.batch) >= COMMIT_IMAGES or (len(self.batch) and overdue):
+                self._commit()
+            self.job.on_progress(Progress(done, len(files), self.report.vectorised))
         self._commit()
 
-    def close(self) -> None:
-        """End the threads; what is queued is dropped, what runs is waited for."""
-        self.readers.shutdown(wait=True, cancel_futures=True)
-        self.inference.shutdown(wait=True, cancel_futures=True)
-
-    def release(self) -> None:
-        """Let go of the network before the index is built, so that their memory does not add up."""
-        self.backbone = None
-
-    def _seen_files(self) -> Iterator[_Seen]:
-        """Yield files after reading, in order; only a window of them is ever read ahead."""
-        window: deque[Future[_Seen]] = deque()
-        ahead = 2 * self.batch_size + 2 * self.workers
-        for file in self.files:
-            if self.job.stop.is_set():
-                break
-            window.append(self.readers.submit(self._read, file))
-            if len(window) > ahead:
-                yield window.popleft().result()
-        while window:
-            future = window.popleft()
-            if not (self.job.stop.is_set() and future.cancel()):
-                yield future.result()
-
-    def _read(self, file: _File) -> _Seen:
-        """Look at one file, in a decoding thread. Never raises for what is wrong with the file."""
-        size, mtime_ns = 0, 0
-        try:
-            status = os.stat(file.path)
-            size, mtime_ns = status.st_size, status.st_mtime_ns
-            if self.indexing.is_unchanged(file, size, mtime_ns):
-                return _Seen(file, file.known)
-            return self._decode(file, Record(file.path, size, mtime_ns, label=_folder_name(file.path)))
-        except NotAnImageError:
-            return _Seen(file, None)
-        except OSError as error:
-            unreadable = UnreadableFileError(f"The file cannot be read: {error.strerror or error}.")
-            return _Seen(file, _failed(Record(file.path, size, mtime_ns), unreadable))
-
-    def _decode(self, file: _File, record: Record) -> _Seen:
-        with open(file.path, "rb") as opened:
-            if sniff_format(opened.read(64)) is None:
-                raise (EmptyFileError if record.size == 0 else NotAnImageError)("The contents are of no image format.")
-            if record.size > self.indexing.limits.max_bytes:
-                too_large = TooManyBytesError(
-                    f"The file has {record.size:,} bytes, the limit max_bytes is {self.indexing.limits.max_bytes:,}. "
-                    "Raise it with --max-bytes to index this file."
-                )
-                return _Seen(file, _failed(record, too_large))
-            opened.seek(0)
-            content = opened.read() if record.size <= IN_MEMORY_BYTES else None
-            digest = hashlib.sha256(content) if content is not None else hashlib.file_digest(opened, "sha256")
-            record = replace(record, sha256=digest.digest())
-            twins = self.indexing.complete.get(digest.digest())
-            if twins:
-                return _Seen(file, _same_contents(record, twins[0]))
-            opened.seek(0)
-            try:
-                side = max(*self.indexing.row.input_size, self.indexing.settings.thumbnail_size)
-                decoded = decode_image(content if content is not None else opened, self.indexing.limits, min_side=side)
-                return self._with_pixels(file, record, decoded)
-            except ImageError as error:
-                return _Seen(file, _failed(record, error))
-
-    def _with_pixels(self, file: _File, record: Record, decoded: DecodedImage) -> _Seen:
-        row, settings = self.indexing.row, self.indexing.settings
-        pixels = network_input(decoded.image, row.input_size, resample=row.resample)
-        thumbnail = make_thumbnail(decoded.image, settings.thumbnail_size)
-        record = replace(
-            record, format=decoded.format, width=decoded.width, height=decoded.height, taken_at=decoded.taken_at
-        )
-        return _Seen(file, record, pixels, thumbnail)
-
-    def _arrange(self, seen: _Seen) -> None:
-        """Give a read file its place in the order of commits; send full batches to the network."""
+    def _wants_vector(self, seen: Seen) -> bool:
+        """Tell whether a decoded file's contents are new; loads the network when the first one is."""
         sha256 = seen.record.sha256 if seen.record is not None else None
-        if seen.pixels is not None and sha256 is not None:
-            if sha256 in self.pending or sha256 in self.indexing.complete:  # equal bytes at another path of this run
-                seen.pixels = seen.thumbnail = None
-            else:
-                self.pending[sha256] = seen.record  # type: ignore[assignment]
-                self.waiting.append(seen)
-        self.slots.append(seen)
-        if len(self.waiting) == self.batch_size or len(self.slots) > SLOTS:
-            self._infer()
-
-    def _infer(self) -> None:
-        if not self.waiting:
-            return
+        if seen.record is None or sha256 is None or sha256 in self.pending or sha256 in self.complete:
+            return False  # equal bytes at another path of this run
+        self.pending[sha256] = seen.record
         if self.backbone is None:
-            settings, started = self.indexing.settings, time.perf_counter()
-            self.backbone = load_backbone(
-                self.indexing.network,
-                models_dir=self.indexing.writer.models_folder,
-                weights=settings.weights,
-                engine=settings.engine,
-                precision=settings.precision,
-                threads=settings.threads,
-                gpus=settings.gpus,
-                batch_size=settings.batch_size,
-                purpose="throughput",
-            )
-            self.report.loading_seconds = round(time.perf_counter() - started, 3)
-        pixels = np.stack([seen.pixels for seen in self.waiting if seen.pixels is not None])
-        outputs = self.inference.submit(self.backbone.run, pixels)
-        self.running.append(outputs)
-        for place, seen in enumerate(self.waiting):
-            seen.outputs, seen.place, seen.pixels = outputs, place, None
-        self.waiting = []
+            self.backbone = self._load_backbone()
+        return True
 
-    def _drain(self, batches_left: int) -> None:
-        """Move finished files, in order, into the batch to commit; wait while more than `batches_left` batches are out."""
-        while self.slots:
-            head = self.slots[0]
-            if head.pixels is not None:
-                return  # still waiting for its batch to fill
-            self.running = [outputs for outputs in self.running if not outputs.done()]
-            working = head.outputs is not None and not head.outputs.done()
-            if working and len(self.running) <= batches_left and len(self.slots) <= 2 * SLOTS:
-                return
-            self._settle(self.slots.popleft())
-        overdue = time.monotonic() - self.committed_at > COMMIT_SECONDS
-        if len(self.batch) >= COMMIT_IMAGES or (len(self.batch) and overdue):
-            self._commit()
+    def _load_backbone(self) -> Backbone:
+        settings = self.settings
+        return load_backbone(
+            self.network,
+            models_dir=self.writer.models_folder,
+            weights=settings.weights,
+            engine=settings.engine,
+            precision=settings.precision,
+            threads=settings.threads,
+            gpus=settings.gpus,
+            batch_size=settings.batch_size,
+            purpose="throughput",
+        )
 
-    def _settle(self, seen: _Seen) -> None:
+    def _run_network(self, batch: npt.NDArray[np.uint8]) -> Outputs:
+        if self.backbone is None:
+            raise ValueError("a batch came before its network")
+        return self.backbone.run(batch)
+
+    def _settle(self, seen: Seen) -> None:
         """Count one file and put what must be remembered of it into the batch."""
         record, known, report = seen.record, seen.file.known, self.report
         if record is None:
             report.skipped += 1
             if os.path.splitext(seen.file.path)[1].lower() in PICTURE_EXTENSIONS:
                 report.skipped_pictures.append(show_path(seen.file.path))
-            return
-        if record is known:
+        elif record is known:
             report.unchanged += record.error_code is None
             report.known_failures += record.error_code is not None
-            return
-        if seen.outputs is not None:
-            record = self._take_outputs(seen, record)
-        elif record.error_code is None and record.sha256 in self.pending:
-            record = _same_contents(record, self.pending[record.sha256])  # its twin may have failed in the network
-        self._count_and_keep(record, known)
+        else:
+            if seen.outputs is not None:
+                record = self._take_outputs(seen.outputs.result(), seen, record)
+            elif record.error_code is None and record.sha256 in self.pending:
+                record = same_contents(record, self.pending[record.sha256])  # its twin may have failed in the network
+            self._count_and_keep(record, known)
 
-    def _take_outputs(self, seen: _Seen, record: Record) -> Record:
+    def _take_outputs(self, outputs: Outputs, seen: Seen, record: Record) -> Record:
         """Take a file's vector out of its batch's outputs; a vector that is no number is the file's failure."""
-        outputs = seen.outputs.result()  # type: ignore[union-attr]
+        sha256 = record.sha256 or b""
         vector = outputs.vectors[seen.place]
         with np.errstate(over="ignore"):
             finite = bool(np.isfinite(vector.astype(np.float16)).all())
-        if not finite or record.sha256 is None:
-            failed = _failed(record, DamagedImageError("The network gives no finite vector for this image."))
-            self.pending[record.sha256 or b""] = failed
-            return failed
-        self.batch.vectors[record.sha256] = vector
-        if seen.thumbnail is not None:
-            self.batch.thumbnails[record.sha256] = seen.thumbnail
+        if not finite:
+            self.pending[sha256] = failed(
+                record, DamagedImageError("The network gives no finite vector for this image.")
+            )
+            return self.pending[sha256]
+        self.batch.vectors[sha256] = vector
+        self.batch.thumbnails[sha256] = seen.thumbnail or b""
         if outputs.scores is not None:
             scores = outputs.scores[seen.place]
             best = np.argsort(scores)[::-1][:LABELS_KEPT]
-            self.batch.labels[record.sha256] = [(int(number), float(scores[number])) for number in best]
+            self.batch.labels[sha256] = [(int(number), float(scores[number])) for number in best]
         self.report.vectorised += 1
         return record
 
@@ -557,12 +357,10 @@ class _Pipeline:
         report = self.report
         if record.error_code is not None:
             report.failed += 1
-            keeps_vector = known is not None and known.error_code is None
-            if record.error_code == UnreadableFileError.code and keeps_vector:
+            unreadable = record.error_code == UnreadableFileError.code
+            if unreadable and known is not None and known.error_code is None:
                 return  # a disk that fails or is locked must not take an image out of the collection
-            self.batch.records.append(record)
-            return
-        if known is None:
+        elif known is None:
             moved_from = self._moved_from(record)
             if moved_from is not None:
                 report.moved += 1
@@ -577,7 +375,7 @@ class _Pipeline:
 
     def _moved_from(self, record: Record) -> Record | None:
         """Return the record of a file that is gone and had the same bytes: then this one is that image at a new place."""
-        twins = self.indexing.complete.get(record.sha256 or b"", [])
+        twins = self.complete.get(record.sha256 or b"", [])
         for place, twin in enumerate(twins):
             if twin.image_id and not os.path.lexists(twin.path):
                 twins[place] = replace(record, image_id=0)
@@ -587,24 +385,63 @@ class _Pipeline:
 
     def _commit(self) -> None:
         if len(self.batch):
-            self.indexing.writer.commit(self.indexing.network.key, self.batch)
+            self.writer.commit(self.network.key, self.batch)
         for sha256 in self.batch.vectors:
-            self.indexing.complete[sha256] = [self.pending.pop(sha256)]
+            self.complete[sha256] = [self.pending.pop(sha256)]
         self.batch = Batch()
         self.committed_at = time.monotonic()
 
+    def _look_for_gone(self, known: Iterable[Record]) -> None:
+        """Report images whose files are gone, or take them out with `prune`. A failure whose file is gone is forgotten."""
+        gone = [r for r in known if r.image_id not in self.moved_ids and not os.path.lexists(r.path)]
+        images = [record for record in gone if record.error_code is None]
+        self.writer.remove(record.image_id for record in gone if self.job.prune or record.error_code is not None)
+        if self.job.prune:
+            self.report.removed += len(images)
+            return
+        self.report.gone = len(images)
+        self.report.gone_paths = [show_path(record.path) for record in images]
 
-def _failed(record: Record, error: ImageError) -> Record:
-    return replace(record, error_code=error.code, error=str(error))
+    def _finish(self) -> None:
+        report = self.report
+        report.interrupted = self.job.stop.is_set()
+        report.failures = [
+            Failure(show_path(r.path), r.error_code or "", r.error or "") for r in self.writer.failures()
+        ]
+        report.backbone, report.layer = self.network.backbone, self.network.layer
+        report.weights_sha256 = self.network.weights_sha256
+        if self.backbone is not None:
+            report.engine, report.precision = self.backbone.engine, self.backbone.precision
+            self.backbone = None  # before the index is built, so that their memory does not add up
+        if report.interrupted:
+            return  # whoever stops the job does not want to wait for an index; the next run builds it
+        self.writer.set_meta("limits", repr(self.limits))
+        if self.job.compact:
+            report.reclaimed_bytes = self.writer.compact()
+        publish(self.writer, self.network.key, self.settings, report)
 
 
-def _same_contents(record: Record, twin: Record) -> Record:
-    facts = {name: getattr(twin, name) for name in ("format", "width", "height", "taken_at", "error_code", "error")}
-    return replace(record, **facts)
-
-
-def _folder_name(path: bytes) -> str:
-    return show_path(os.path.basename(os.path.dirname(path)))
+def publish(writer: StoreWriter, key: str, settings: Settings, report: Report) -> None:
+    """Build the index over the committed vectors of `key` and publish it, unless the published one already says the same."""
+    snapshot = writer.snapshot(key)
+    report.images = len(snapshot)
+    options = IndexOptions(settings.index, settings.trees, settings.search_k)
+    current = writer.generation()
+    # Which image has which vector: the published generation is still true when this is the same.
+    digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
+    manifest: dict[str, Any] = {"vectors_key": key, "vectors_digest": digest, "images": len(snapshot)}
+    wanted = {**manifest, "options": asdict(options), "vectors_file": snapshot.file, "reason": ""}
+    if current is not None and wanted.items() <= {**current.manifest, **current.manifest["index"]}.items():
+        report.index = current.manifest["index"]
+        return
+    previous = None
+    if current is not None and current.manifest["vectors_key"] == key:
+        previous = (current.folder, IndexManifest(**current.manifest["index"]))
+    with writer.new_generation(manifest) as folder:
+        built = build_index(snapshot, folder, options, previous=previous)
+        manifest["index"] = asdict(built)
+        manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    report.index = manifest["index"]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from backbones import Backbone, NetworkId, class_names, find_network, load_backb
 from config import Settings
 from errors import CollectionMissingError, EmptyCollectionError, ImageNotFoundError, LookalikeError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail, network_input
-from img2vec import check_same_network, network_of, show_path
+from img2vec import check_same_network, network_of
+from pipeline import show_path
 from store import Record, Snapshot, Store, open_store
 
 logger = logging.getLogger("lookalike")

@@ -226,7 +226,7 @@ def _plain_lines(stream: TextIO) -> Callable[[Progress], None]:
 
 
 def _print_failures(settings: Settings, *, as_json: bool) -> int:
-    from img2vec import show_path
+    from pipeline import show_path
     from store import open_store
 
     store = open_store(settings.rsc_files)

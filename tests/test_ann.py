@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import ann
 from ann import Index, IndexManifest, IndexOptions, build_index, load_index, unit_vectors
 from errors import IndexBuildError
 from store import Snapshot
@@ -166,8 +166,8 @@ def test_auto_is_exact_for_small_collections_and_annoy_for_others(tmp_path: Path
 
 
 def test_without_annoy_usearch_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find_spec = ann.importlib.util.find_spec
-    monkeypatch.setattr(ann.importlib.util, "find_spec", lambda name: None if name == "annoy" else find_spec(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "annoy" else find_spec(name))
     assert build_index(make_snapshot(tmp_path, 1000), tmp_path, IndexOptions()).kind == "usearch"
     with pytest.raises(IndexBuildError, match="pip install annoy"):
         build_index(make_snapshot(tmp_path, 1000), tmp_path, IndexOptions("annoy"))
@@ -241,4 +241,4 @@ def test_a_manifest_survives_json(tmp_path: Path) -> None:
 def test_unit_vectors_have_length_one() -> None:
     units = unit_vectors(np.array([[3, 4], [0, 0]], dtype=np.float16))
     assert units.dtype == np.float32
-    assert np.allclose(units, [[0.6, 0.8], [0, 0]])
+    assert np.allclose(units, np.array([[0.6, 0.8], [0.0, 0.0]]))

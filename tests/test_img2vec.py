@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import img2vec
+import pipeline
 from ann import Index
 from config import Settings
 from errors import CollectionMismatchError, DiskFullError, WeightsUnavailableError
@@ -88,7 +88,7 @@ def test_a_second_run_reads_nothing_and_loads_no_network(
 ) -> None:
     index(photos, tmp_path / "rsc")
     generation = open_store(tmp_path / "rsc").generation()
-    monkeypatch.setattr(img2vec, "open", None, raising=False)
+    monkeypatch.setattr(pipeline, "open", None, raising=False)
     report = index(photos, tmp_path / "rsc")
     assert (report.new, report.unchanged) == (0, 12)
     assert len(loaded) == 1
@@ -202,7 +202,7 @@ def test_a_file_that_may_not_be_read_fails_and_keeps_what_was_known(
     def refuse(path: bytes, mode: str) -> None:  # not chmod: root may read everything
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(img2vec, "open", refuse, raising=False)
+    monkeypatch.setattr(pipeline, "open", refuse, raising=False)
     report = index(photos, tmp_path / "rsc")
     assert (report.failed, report.unchanged, report.images) == (1, 11, 12)
 
@@ -354,17 +354,17 @@ def test_a_vector_that_is_no_number_is_the_files_failure(
 def test_many_unchanged_files_behind_a_new_one_do_not_pile_up(
     photos: Path, tmp_path: Path, loaded: list[FakeBackbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(img2vec, "SLOTS", 3)
+    monkeypatch.setattr(pipeline, "SLOTS", 3)
     index(photos, tmp_path / "rsc")
     write_picture(photos / "a-new-one.jpg", 50)
     seen: list[int] = []
-    arrange = img2vec._Pipeline._arrange
+    infer = pipeline._Ordering._infer
 
-    def watch(self: Any, item: Any) -> None:
-        arrange(self, item)
-        seen.append(len(self.slots))
+    def watch(self: Any) -> None:
+        seen.append(len(self._slots))
+        infer(self)
 
-    monkeypatch.setattr(img2vec._Pipeline, "_arrange", watch)
+    monkeypatch.setattr(pipeline._Ordering, "_infer", watch)
     report = index(photos, tmp_path / "rsc", settings={"batch_size": 64})
     assert report.new == 1
     assert max(seen) <= 7

@@ -26,6 +26,7 @@ LAYERS: Mapping[str, int] = {
     "duplicates": 2,
     "map2d": 2,
     "img2vec": 3,
+    "pipeline": 3,
     "finetune": 3,
     "distributed": 3,
     "samples": 3,
@@ -36,7 +37,13 @@ LAYERS: Mapping[str, int] = {
     "gunicorn.conf": 5,
 }
 # Who may import within its own layer: settings raise errors, the application mounts the API, a command starts it.
-SIDEWAYS = {("config", "errors"), ("app", "api"), ("commands", "app"), ("gunicorn.conf", "commands")}
+SIDEWAYS = {
+    ("config", "errors"),
+    ("img2vec", "pipeline"),
+    ("app", "api"),
+    ("commands", "app"),
+    ("gunicorn.conf", "commands"),
+}
 HEAVY = {
     *("annoy", "keras", "matplotlib", "openvino", "pymilvus", "ray"),
     *("skimage", "sklearn", "tensorflow", "torch", "umap", "usearch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from errors import (
     FormatVersionError,
     ImageNotFoundError,
 )
-from store import Batch, Record, VectorsManifest, open_store, open_writer
+from store import Batch, Record, StoreWriter, VectorsManifest, open_store, open_writer
 
 KEY = "net-layer-0123456789ab"
 MANIFEST = VectorsManifest(KEY, "net", "layer", "0123456789ab" * 5 + "cdef", 4, "squeezed")
@@ -137,9 +138,9 @@ def test_rows_whose_bytes_are_lost_are_named_to_readers_and_forgotten_by_the_nex
 
 def test_a_second_writer_is_refused_and_told_who_holds_the_collection(tmp_path: Path) -> None:
     with open_writer(tmp_path, command="img2vec.py"):
+        another = open_writer(tmp_path, command="another")
         with pytest.raises(CollectionLockedError, match=rf"process {os.getpid()} \(img2vec.py\)"):
-            with open_writer(tmp_path, command="another"):
-                pass
+            another.__enter__()
     with open_writer(tmp_path, command="another"):
         pass
 
@@ -184,7 +185,7 @@ def test_vectors_of_several_networks_lie_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_collection_is_named_with_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(CollectionMissingError, match="python img2vec.py"):
+    with pytest.raises(CollectionMissingError, match=r"python img2vec\.py"):
         open_store(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
@@ -219,14 +220,19 @@ def test_generations_are_published_whole_and_the_newest_two_are_kept(tmp_path: P
     assert len(stamps) == 5
 
 
+def publish_half(writer: StoreWriter) -> None:
+    with writer.new_generation({"number": 2}) as folder:
+        (folder / "half").write_text("")
+        raise RuntimeError("half way")
+
+
 def test_a_generation_that_fails_half_way_is_not_published(tmp_path: Path) -> None:
     make_collection(tmp_path, 1)
     with open_writer(tmp_path, command="test") as writer:
         with writer.new_generation({"number": 1}):
             pass
-        with pytest.raises(RuntimeError), writer.new_generation({"number": 2}) as folder:
-            (folder / "half").write_text("")
-            raise RuntimeError
+        with pytest.raises(RuntimeError, match="half way"):
+            publish_half(writer)
         generation = writer.generation()
     assert generation is not None
     assert generation.manifest["number"] == 1
@@ -257,6 +263,11 @@ def check_reading_without_writing(folder: Path) -> None:
     assert result.stdout.split() == ["2", "False"], result.stderr
 
 
+def commit_without_end(writer: StoreWriter) -> None:
+    for start in itertools.count(2, 500):
+        writer.commit(KEY, batch_of(*range(start, start + 500)))
+
+
 def test_a_full_disk_is_a_clear_message_and_leaves_what_was_committed(tmp_path: Path) -> None:
     make_collection(tmp_path, 1)
     size = max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
@@ -267,8 +278,7 @@ def test_a_full_disk_is_a_clear_message_and_leaves_what_was_committed(tmp_path: 
             writer.begin_vectors(MANIFEST)
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4096, before[1]))
             with pytest.raises(DiskFullError, match="run the same command again"):
-                for start in range(2, 5000, 500):
-                    writer.commit(KEY, batch_of(*range(start, start + 500)))
+                commit_without_end(writer)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
