@@ -13,7 +13,7 @@ from config import ROOT
 from samples import make_sample_collection
 
 
-def _skip_or_fail(reason: str, required_by: str) -> NoReturn:
+def skip_or_fail(reason: str, required_by: str) -> NoReturn:
     """Skip the test; fail it where the environment (.ci/run) says that what is missing has to be there."""
     if os.environ.get(required_by) == "1":
         pytest.fail(f"{reason} {required_by}=1 makes this a failure.", pytrace=False)
@@ -25,7 +25,7 @@ def shared_data() -> Path:
     """Return the folder of real data beside the project, `../shared/data`."""
     folder = ROOT.parent / "shared" / "data"
     if not (folder / "caltech101-dev").is_dir():
-        _skip_or_fail(f"The photographs are not at {folder}/caltech101-dev.", "LOOKALIKE_REQUIRE_SHARED_DATA")
+        skip_or_fail(f"The photographs are not at {folder}/caltech101-dev.", "LOOKALIKE_REQUIRE_SHARED_DATA")
     return folder
 
 
@@ -36,7 +36,7 @@ def chromium() -> str:
         path = shutil.which(name)
         if path is not None:
             return path
-    _skip_or_fail("There is no Chromium on the PATH; `apt-get install chromium`.", "LOOKALIKE_REQUIRE_BROWSER")
+    skip_or_fail("There is no Chromium on the PATH; `apt-get install chromium`.", "LOOKALIKE_REQUIRE_BROWSER")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from config import ROOT
+from tests.conftest import skip_or_fail
 
 STAND_IN = """#!/bin/bash
 if [[ $1 == -c ]]; then echo rsc_files; exit; fi
@@ -141,3 +142,12 @@ def test_continuous_integration_runs_the_test_command_and_skips_nothing() -> Non
     assert script[-1] == "exec make test"
     assert "export LOOKALIKE_REQUIRE_BROWSER=1 LOOKALIKE_REQUIRE_SHARED_DATA=1" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_what_is_missing_is_a_skip_and_where_it_is_required_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOOKALIKE_REQUIRE_BROWSER", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="There is no Chromium"):
+        skip_or_fail("There is no Chromium.", "LOOKALIKE_REQUIRE_BROWSER")
+    monkeypatch.setenv("LOOKALIKE_REQUIRE_BROWSER", "1")
+    with pytest.raises(pytest.fail.Exception, match="LOOKALIKE_REQUIRE_BROWSER=1 makes this a failure"):
+        skip_or_fail("There is no Chromium.", "LOOKALIKE_REQUIRE_BROWSER")
