@@ -50,7 +50,7 @@ class Settings:
     )
     threads: int = _row(0, "CPU threads for decoding and inference, 0 for all", minimum=0)
     gpus: str = _row("0", "GPUs to use (engine keras): 0, a number, or all")
-    batch_size: int = _row(16, "images that go through the network together", unit="images", minimum=1)
+    batch_size: int = _row(8, "images that go through the network together", unit="images", minimum=1)
 
     max_bytes: int = _row(500_000_000, "largest image file that is indexed", unit="bytes", minimum=1)
     max_pixels: int = _row(300_000_000, "most pixels an indexed image may announce", unit="pixels", minimum=1)

@@ -57,7 +57,7 @@ def load_backbone(
     precision: str = "auto",
     threads: int = 0,
     gpus: str = "0",
-    batch_size: int = 16,
+    batch_size: int = 8,
     purpose: Purpose = "throughput",
     feature_map: bool = False,
 ) -> Backbone:

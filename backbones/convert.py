@@ -55,12 +55,14 @@ def convert_in_child(network: NetworkId, weights: Path, models_dir: Path) -> Non
     child = subprocess.run(command, cwd=ROOT, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if child.returncode == 0:
         return
-    said = child.stderr.decode("utf-8", "replace").strip()[-_SHOWN_ERROR_CHARACTERS:]
-    if child.returncode == 1 and said.startswith("Error: "):
-        raise BackboneError(said.removeprefix("Error: "))
+    said = child.stderr.decode("utf-8", "replace").strip()
+    last_line = said.rpartition("\n")[2]
+    if child.returncode == 1 and last_line.startswith("Error: "):
+        raise BackboneError(last_line.removeprefix("Error: "))
     raise BackboneError(
         f"{network.backbone} could not be converted for OpenVINO: the child process ended with code {child.returncode} "
-        f"(-9: killed, most often for lack of memory; about 1.5 GB are needed). It said: {said or 'nothing'}"
+        "(-9: killed, most often for lack of memory; about 1.5 GB are needed). It said: "
+        + (said[-_SHOWN_ERROR_CHARACTERS:] or "nothing")
     )
 
 
