@@ -294,7 +294,9 @@ class _Indexing:
             return False  # equal bytes at another path of this run
         self.pending[sha256] = seen.record
         if self.backbone is None:
+            started = time.perf_counter()
             self.backbone = self._load_backbone()
+            self.report.loading_seconds = round(time.perf_counter() - started, 3)
         return True
 
     def _load_backbone(self) -> Backbone:
@@ -418,7 +420,9 @@ class _Indexing:
         self.writer.set_meta("limits", repr(self.limits))
         if self.job.compact:
             report.reclaimed_bytes = self.writer.compact()
+        started = time.perf_counter()
         publish(self.writer, self.network.key, self.settings, report)
+        report.index_seconds = round(time.perf_counter() - started, 3)
 
 
 def publish(writer: StoreWriter, key: str, settings: Settings, report: Report) -> None:
