@@ -1,0 +1,211 @@
+"""The parts of the benchmark: what each measures, in which order, and against which bound.
+
+Bounds are those of the project's agreement: ratios between figures of one run, so that they hold on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ann import available_kinds
+from benchmarks.alone import Step
+from benchmarks.processes import Finished, run_measured
+from benchmarks.service import measure_latency, measure_start
+from benchmarks.table import Figure, median_figure
+from config import ROOT, Settings
+
+WEIGHTS_FILE = "inception_v3-random.weights.h5"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: `rounds` of a, b, c in turn, (a) and (b) for `seconds` each, (c) over so many `images`."""
+
+    rounds: int
+    seconds: float
+    images: Mapping[str, int]
+    memory_images: tuple[int, int]
+    starts: int
+    requests: int
+
+
+FULL = Plan(3, 10.0, {"inception_v3": 1_000, "efficientnet_lite0": 5_000}, (500, 5_000), 5, 400)
+QUICK = Plan(3, 3.0, {"inception_v3": 200, "efficientnet_lite0": 1_000}, (150, 600), 2, 100)
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """One run of `img2vec.py` over a fresh collection, and the report that it printed."""
+
+    collection: Path
+    process: Finished
+    report: Mapping[str, Any]
+
+    @property
+    def images_per_second(self) -> float:
+        """From file to stored vector: without starting Python, compiling the network, and the index at the end."""
+        apart = self.report["loading_seconds"] + self.report["index_seconds"]
+        return float(self.report["vectorised"] / (self.report["seconds"] - apart))
+
+
+@dataclass
+class Bench:
+    """One run of the benchmark: the photographs, a folder to work in, and the child processes' starter."""
+
+    plan: Plan
+    photographs: list[Path]
+    folder: Path
+    jobs: int = 0
+    busy_elsewhere: list[float] = field(default_factory=list)
+
+    def alone(self, name: str, backbone: str, **options: Any) -> dict[str, Any]:
+        """Measure one step of `benchmarks.alone` in a child process."""
+        photographs = [str(path) for path in self.photographs[: self.plan.images[backbone]]]
+        step = Step(name, backbone, photographs, self.plan.seconds, self.weights(backbone), str(self.models), **options)
+        command = [sys.executable, "-m", "benchmarks.alone", json.dumps(asdict(step))]
+        return dict(json.loads(self._run(command).output.splitlines()[-1]))
+
+    @property
+    def models(self) -> Path:
+        """Where converted networks lie for all collections of this run."""
+        return self.folder / "models"
+
+    def weights(self, backbone: str) -> str | None:
+        """The local file of a network's weights; None for those that are installed."""
+        return str(self.folder / WEIGHTS_FILE) if backbone == "inception_v3" else None
+
+    def prepare(self, backbone: str) -> None:
+        """Make random weights where none are installed; speed and memory do not depend on what weights say."""
+        weights = self.weights(backbone)
+        if weights is not None and not Path(weights).exists():
+            step = Step("write_random_weights", backbone, weights=weights)
+            self._run([sys.executable, "-m", "benchmarks.alone", json.dumps(asdict(step))])
+
+    def job(self, backbone: str, count: int, index: str) -> JobRun:
+        """(c): index the first `count` photographs into a fresh collection whose network was converted before."""
+        self.jobs += 1
+        collection = self.folder / f"collection-{self.jobs}"
+        collection.mkdir()
+        self.models.mkdir(exist_ok=True)
+        (collection / "models").symlink_to(self.models)
+        names = self.folder / "photographs.txt"
+        names.write_text("".join(f"{path}\n" for path in self.photographs[:count]), encoding="utf-8")
+        command = [sys.executable, str(ROOT / "img2vec.py"), "--from-file", str(names), "--json"]
+        command += ["--rsc-files", str(collection), "--backbone", backbone, "--index", index]
+        weights = self.weights(backbone)
+        finished = self._run(command + ([] if weights is None else ["--weights", weights]))
+        return JobRun(collection, finished, json.loads(finished.output))
+
+    def _run(self, command: list[str]) -> Finished:
+        finished = run_measured(command, self.folder)
+        self.busy_elsewhere.append(finished.busy_elsewhere)
+        return finished
+
+
+def measure_network(bench: Bench, backbone: str) -> Iterator[Figure]:
+    """(a), (b) and (c) in turn, so that a slow minute of the machine meets all three."""
+    bench.prepare(backbone)
+    keras: list[float] = []
+    engine: list[dict[str, Any]] = []
+    job: list[JobRun] = []
+    single: list[dict[str, Any]] = []
+    for _ in range(bench.plan.rounds):
+        keras.append(bench.alone("keras_predict", backbone)["images_per_second"])
+        engine.append(bench.alone("engine", backbone))
+        job.append(bench.job(backbone, bench.plan.images[backbone], "exact"))
+        shutil.rmtree(job[-1].collection)
+        single.append(bench.alone("engine", backbone, threads=1) | bench.alone("pictures", backbone))
+    alone = [round_["images_per_second"] for round_ in engine]
+    whole = [run.images_per_second for run in job]
+    yield median_figure(backbone, "(a) Keras predict, one image at a time", keras, "images/s")
+    yield median_figure(backbone, f"(b) the engine alone, {engine[0]['precision']}", alone, "images/s")
+    yield median_figure(backbone, "(c) the whole job, from file to stored vector", whole, "images/s")
+    yield median_figure(backbone, "loading the network", [run.report["loading_seconds"] for run in job], "s")
+    for name, title in (
+        ("core_seconds", "the engine alone, one thread"),
+        ("decode_core_seconds", "decoding alone, from file to the network's pixels"),
+        ("thumbnail_core_seconds", "the thumbnail alone"),
+    ):
+        yield median_figure(backbone, title, [1000 * parts[name] for parts in single], "core-ms")
+    used = [1000 * run.process.cpu_s / run.report["vectorised"] for run in job]
+    yield median_figure(backbone, "the whole job, with its start", used, "core-ms")
+    yield from _ratios(backbone, keras, engine, whole, single)
+
+
+def _ratios(
+    backbone: str,
+    keras: list[float],
+    engine: list[dict[str, Any]],
+    whole: list[float],
+    single: list[dict[str, Any]],
+) -> Iterator[Figure]:
+    cores = Settings().cpu_threads
+    over_engine = [c / b["images_per_second"] for c, b in zip(whole, engine, strict=True)]
+    over_keras = [c / a for c, a in zip(whole, keras, strict=True)]
+    names = ("core_seconds", "decode_core_seconds", "thumbnail_core_seconds")
+    possible = [cores / sum(parts[name] for name in names) for parts in single]
+    over_possible = [c / p for c, p in zip(whole, possible, strict=True)]
+    bound = 5 if engine[0]["precision"] == "bfloat16" else 2.5
+    inception = backbone == "inception_v3"
+    yield median_figure(backbone, "(c) ÷ (b)", over_engine, "×", at_least=0.85 if inception else None)
+    yield median_figure(backbone, "(c) ÷ (a)", over_keras, "×", at_least=bound if inception else None)
+    title = "(c) ÷ (cores ÷ (engine + decode + thumbnail core-seconds))"
+    yield median_figure(backbone, title, over_possible, "×", at_least=None if inception else 0.9)
+
+
+def measure_inception(bench: Bench) -> Iterator[Figure]:
+    """The default network, which inference dominates."""
+    yield from measure_network(bench, "inception_v3")
+
+
+def measure_lite0(bench: Bench) -> Iterator[Figure]:
+    """The light network, whose decoding costs as much as its inference."""
+    yield from measure_network(bench, "efficientnet_lite0")
+
+
+def measure_memory(bench: Bench) -> Iterator[Figure]:
+    """The job's most memory, over few and over many photographs."""
+    for backbone in bench.plan.images:
+        bench.prepare(backbone)
+        bench.alone("engine", backbone)  # converts the network where it is not yet
+        peaks = []
+        for wanted in bench.plan.memory_images:
+            count = min(wanted, len(bench.photographs))
+            run = bench.job(backbone, count, "auto")
+            shutil.rmtree(run.collection)
+            peaks.append(run.process.peak_mb)
+            name = f"{backbone}, peak of the job over {count:,} images"
+            yield Figure("memory", name, peaks[-1], "MB", at_most=1000)
+        yield Figure("memory", f"{backbone}, many ÷ few images", peaks[1] / peaks[0], "×", 0.9, 1.1)
+        yield Figure("memory", f"{backbone}, peak of the child that builds the index", run.process.child_peak_mb, "MB")
+
+
+def measure_service(bench: Bench) -> Iterator[Figure]:
+    """Annoy against exact search, the service's start and memory, and how long searches take."""
+    count = min(bench.plan.memory_images[1], len(bench.photographs))
+    run = bench.job("efficientnet_lite0", count, available_kinds()[0])
+    index = run.report["index"]
+    if index["self_test"]:
+        test = index["self_test"]
+        title = f"{index['kind']} of {run.report['images']:,} images"
+        yield Figure("index", f"{title}: recall@{test['k']} against exact search", test["recall"], "")
+        yield Figure("index", f"{title}: one query", test["query_ms"], "ms")
+        yield Figure("index", "exact search: one query", test["exact_ms"], "ms")
+        yield Figure("index", f"{title}: building and self-test", run.report["index_seconds"], "s")
+    yield from measure_start(run.collection, bench.folder, bench.plan.starts)
+    yield from measure_latency(run.collection, bench.folder, bench.photographs, bench.plan.requests)
+    shutil.rmtree(run.collection)
+
+
+PARTS: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
+    "inception_v3": measure_inception,
+    "efficientnet_lite0": measure_lite0,
+    "memory": measure_memory,
+    "service": measure_service,
+}
