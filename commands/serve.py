@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     *("host", "port", "rsc_files", "http_threads", "results", "max_results", "upload_max_bytes", "upload_max_pixels"),
-    *("engine", "precision", "threads"),
+    *("backbone", "layer", "weights", "engine", "precision", "threads", "gpus"),
 )
 
 
