@@ -1,12 +1,12 @@
 """OpenVINO: what runs networks on processors, many times faster than TensorFlow, in a process without TensorFlow.
 
 Owns loading a converted network (`convert.py`) and running it from many threads. Measured on two cores with bfloat16:
-one stream of one thread a core is fastest for throughput, all threads on one image for latency.
+one stream of one thread a core is fastest for throughput, all threads on one image for latency. Compiled networks are
+not kept on disk: compiling Inception v3 takes 0.2 s, reading it compiled 0.1 s.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from backbones.backbone import EngineOptions, NetworkId, Outputs, choose_outputs, find_row, run_in_pieces
 from backbones.convert import converted_folder
 from backbones.openvino_library import import_openvino
+from config import Settings
 from errors import BackboneError
 
 
@@ -28,7 +29,7 @@ class OpenVinoEngine:
     def __init__(self, network: NetworkId, models_dir: Path, options: EngineOptions) -> None:
         openvino = import_openvino()
         core = openvino.Core()
-        threads = options.threads or len(os.sched_getaffinity(0))
+        threads = Settings(threads=options.threads).cpu_threads
         self.precision = _choose_precision(core, options.precision)
         self.parallel_runs = threads if options.purpose == "throughput" else 1
         self._batch_size = options.batch_size
