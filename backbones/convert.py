@@ -88,6 +88,7 @@ def _write_folder(network: NetworkId, weights: Path, folder: Path) -> None:
     from backbones.keras_engine import build_network
 
     openvino = import_openvino()
+    _tell_converter_the_tensorflow_version()
     model = openvino.convert_model(build_network(find_row(network.backbone), weights))  # outputs keep Keras' names
     openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
     row = find_row(network.backbone)
@@ -105,6 +106,18 @@ def _write_folder(network: NetworkId, weights: Path, folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _tell_converter_the_tensorflow_version() -> None:
+    """Answer for the converter's own way of finding TensorFlow's version, which fails on Python 3.13.
+
+    It runs `exec("import tensorflow")` and then `exec("del tensorflow")` in one function; since PEP 667 each exec has
+    its own copy of the function's names, so the second ends in a NameError (seen with OpenVINO 2026.4.1).
+    """
+    import tensorflow
+    from openvino.frontend.tensorflow import utils
+
+    utils.get_environment_setup = lambda framework: {"tensorflow": tensorflow.__version__}
 
 
 def _keep_float32(xml: Path, count: int) -> None:
