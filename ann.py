@@ -140,6 +140,10 @@ class _Usearch:
         self._index.view(str(path))
 
     def search(self, query: Vectors, count: int) -> Ids:
+        if (
+            self._index.expansion_search < 2 * count
+        ):  # grows and never shrinks: threads cannot spoil each other's answers
+            self._index.expansion_search = 2 * count  # type: ignore[misc]  # its stub forgets the setter
         return np.asarray(self._index.search(query, count).keys, dtype=np.int64)
 
     @staticmethod
@@ -149,7 +153,8 @@ class _Usearch:
         index = Hnsw(ndim=dim, metric="cos", dtype="bf16", expansion_add=200)
         item = 0
         for block in vectors:
-            index.add(np.arange(item, item + len(block)), block)
+            # One thread: side by side, insertions now and then leave a cluster that few paths lead to, and nothing repeats.
+            index.add(np.arange(item, item + len(block)), block, threads=1)
             item += len(block)
         index.save(str(path))
 

@@ -102,7 +102,7 @@ def _convert(row: Field[Any], value: object, source: str) -> Any:
     """Turn a value from a file, the environment or the command line into the setting's type, or say why not."""
     kind = str(row.type)
     try:
-        if value is None or (value == "" and "None" in kind):
+        if value is None:
             return row.default
         converted: Any = Path(str(value)) if "Path" in kind else _integer(value) if kind == "int" else str(value)
     except ValueError as error:
@@ -140,7 +140,7 @@ def load_settings(
     variables = os.environ if environ is None else environ
     for row in setting_rows():
         variable = ENV_PREFIX + row.name.upper()
-        if variable in variables:
+        if variables.get(variable):  # an empty variable counts as not given
             chosen[row.name] = _convert(row, variables[variable], variable)
     for name, value in (overrides or {}).items():
         if value is not None:

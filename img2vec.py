@@ -66,7 +66,7 @@ class Failure:
 class Report:
     """What one run of the job did. Counts are of files; `images` is how many the collection can find now.
 
-    `seconds` are of the whole job; loading the network and building the index at the end are also told apart.
+    `seconds` are of the whole job; `images_per_second` is the pace between loading the network and building the index.
     """
 
     new: int = 0
@@ -125,7 +125,8 @@ def index_images(job: Job) -> Report:
         report = Report(rsc_files=str(job.settings.rsc_files.absolute()))
         _Indexing(job, writer, report).run()
         report.seconds = round(time.perf_counter() - started, 3)
-        report.images_per_second = round(report.vectorised / report.seconds, 1) if report.seconds else 0.0
+        working = report.seconds - report.loading_seconds - report.index_seconds
+        report.images_per_second = round(report.vectorised / working, 1) if working > 0 else 0.0
     return report
 
 

@@ -13,7 +13,11 @@ from errors import IndexBuildError
 from store import Snapshot
 
 DIM = 48
-KINDS = ["annoy", "usearch"]
+needs_annoy = pytest.mark.skipif(
+    importlib.util.find_spec("annoy") is None,
+    reason="annoy is not installed (it needs a C++ compiler): pip install annoy",
+)
+KINDS = [pytest.param("annoy", marks=needs_annoy), "usearch"]
 
 
 def make_snapshot(folder: Path, count: int, *, first_id: int = 1, file: str = "vectors.f16", seed: int = 0) -> Snapshot:
@@ -138,6 +142,7 @@ def test_a_changed_image_is_found_by_its_new_vector_only(tmp_path: Path, kind: s
     assert 5 not in index.query(-new_vector, 10).ids[0].tolist()
 
 
+@needs_annoy
 def test_when_most_is_deleted_the_answer_is_still_k_images(tmp_path: Path) -> None:
     old = make_snapshot(tmp_path, 2000)
     manifest = build_index(old, tmp_path, IndexOptions("annoy", search_k=50))
@@ -146,16 +151,18 @@ def test_when_most_is_deleted_the_answer_is_still_k_images(tmp_path: Path) -> No
     assert sorted(answer.ids[0].tolist()) == old.ids[::400].tolist()
 
 
-def test_the_same_vectors_build_the_same_annoy_index(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_vectors_build_the_same_index(tmp_path: Path, kind: str) -> None:
     snapshot = make_snapshot(tmp_path, 1500)
     bytes_of = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        build_index(snapshot, tmp_path / name, IndexOptions("annoy", trees=10))
-        bytes_of.append((tmp_path / name / "index.annoy").read_bytes())
+        build_index(snapshot, tmp_path / name, IndexOptions(kind, trees=10))
+        bytes_of.append((tmp_path / name / f"index.{kind}").read_bytes())
     assert bytes_of[0] == bytes_of[1]
 
 
+@needs_annoy
 def test_auto_is_exact_for_small_collections_and_annoy_for_others(tmp_path: Path) -> None:
     assert build_index(make_snapshot(tmp_path, 100), tmp_path, IndexOptions()).kind == "exact"
     manifest = build_index(make_snapshot(tmp_path, 1000), tmp_path, IndexOptions())
@@ -173,6 +180,7 @@ def test_without_annoy_usearch_takes_its_place(tmp_path: Path, monkeypatch: pyte
         build_index(make_snapshot(tmp_path, 1000), tmp_path, IndexOptions("annoy"))
 
 
+@needs_annoy
 def test_a_build_that_fails_its_self_test_is_not_used(tmp_path: Path) -> None:
     # One tree and one inspected node find almost nothing: the same symptom as the faulty builds of Annoy.
     snapshot = write_snapshot(tmp_path, np.random.default_rng(0).normal(size=(3000, DIM)))
@@ -185,6 +193,7 @@ def test_a_build_that_fails_its_self_test_is_not_used(tmp_path: Path) -> None:
     )
 
 
+@needs_annoy
 def test_a_build_whose_process_dies_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = make_snapshot(tmp_path, 1500)
     (tmp_path / "sitecustomize.py").write_text(
@@ -196,6 +205,7 @@ def test_a_build_whose_process_dies_is_not_used(tmp_path: Path, monkeypatch: pyt
     assert "signal 7" in manifest.reason
 
 
+@needs_annoy
 def test_an_index_is_carried_over_when_little_changed_and_built_anew_when_much_did(tmp_path: Path) -> None:
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
@@ -214,6 +224,7 @@ def test_an_index_is_carried_over_when_little_changed_and_built_anew_when_much_d
     assert other.options["trees"] == 7
 
 
+@needs_annoy
 def test_after_compaction_an_old_build_is_not_mistaken_for_the_new_rows(tmp_path: Path) -> None:
     snapshot = make_snapshot(tmp_path, 1500)
     manifest = build_index(snapshot, tmp_path, IndexOptions("annoy"))

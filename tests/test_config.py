@@ -60,8 +60,11 @@ def test_values_become_the_settings_types(tmp_path: Path) -> None:
     assert (settings.rsc_files, settings.max_bytes, settings.gpus) == (Path("a b/ü"), 1000, "all")
 
 
-def test_empty_means_none_where_none_is_a_value(tmp_path: Path) -> None:
-    assert load(tmp_path, environ={"LOOKALIKE_BACKBONE": "", "LOOKALIKE_WEIGHTS": ""}) == Settings()
+def test_an_empty_variable_counts_as_not_given(tmp_path: Path) -> None:
+    assert (
+        load(tmp_path, environ={"LOOKALIKE_BACKBONE": "", "LOOKALIKE_RSC_FILES": "", "LOOKALIKE_PORT": ""})
+        == Settings()
+    )
 
 
 def test_variables_of_other_programs_and_of_the_tests_are_ignored(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_a_parser_offers_the_named_settings_with_help_default_and_unit(capsys: p
         assert "--" + row.name.replace("_", "-") in shown
         assert row.metadata["help"] in shown
     assert "(default 8080)" in shown
-    assert "(default 16, images)" in shown
+    assert "(default 8, images)" in shown
 
 
 def test_arguments_become_settings_and_others_are_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

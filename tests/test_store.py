@@ -251,7 +251,7 @@ def check_reading_without_writing(folder: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
     # Root may write anywhere: read as somebody who may not. Everything is imported before, while it can be read.
     program = (
-        "import mmap, os, sys\nfrom store import open_store\nfrom pathlib import Path\n"
+        "import mmap, os, sys, urllib.parse\nfrom store import open_store\nfrom pathlib import Path\n"
         "os.chdir(sys.argv[1])\nif os.geteuid() == 0: os.setuid(65534)\n"
         "print(len(open_store(Path('.')).snapshot(sys.argv[2])), os.access('.', os.W_OK))"
     )
