@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 VIEW_MAX_SIDE = 2048
 K_CHOICES = (12, 24, 48, 96, 192)
+STARTING_POINTS = 8
 VIEW_LOCK = "lookalike.view_lock"
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -173,9 +174,10 @@ def _form(settings: Settings, k: int | None) -> dict[str, object]:
 
 @pages.get("/")
 def index() -> str:
-    """Show the form, and in one line what is searched."""
+    """Show the form, in one line what is searched, and some of its images to begin with."""
     service = api.service()
-    return render_template("index.html", status=service.status(), **_form(service.settings, None))
+    shown = service.some_images(STARTING_POINTS)
+    return render_template("index.html", status=service.status(), some=shown, **_form(service.settings, None))
 
 
 @pages.post("/search")

@@ -252,6 +252,13 @@ class SearchService:
             raise ImageNotFoundError(f"The collection has no image {image_id}. It may have been taken out since.")
         return infos[image_id]
 
+    def some_images(self, count: int) -> list[ImageInfo]:
+        """Return up to `count` images, others each time: a place to begin for who has no picture at hand."""
+        store, loaded = self._ready()
+        count = min(count, len(loaded.snapshot))
+        chosen = np.random.default_rng().choice(loaded.snapshot.ids, count, replace=False)
+        return list(self._infos(store, loaded.key, chosen.tolist()).values())
+
     def thumbnail(self, image_id: int) -> bytes:
         """Return the JPEG made at indexing. Raises `ImageNotFoundError`."""
         store, _ = self._ready()

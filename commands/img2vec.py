@@ -62,6 +62,8 @@ def main(argv: list[str]) -> int:
         if arguments.failures:
             return _print_failures(settings, as_json=arguments.json)
         return _index(arguments, settings)
+    except KeyboardInterrupt:  # the second Ctrl-C: what was committed is safe whatever is dropped now
+        return 130
     except LookalikeError as error:
         if arguments.json:
             print(json.dumps({"error": {"code": error.code, "message": str(error)}}))

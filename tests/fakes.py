@@ -114,6 +114,10 @@ class FakeService(SearchService):
             len(self.described), "efficientnet_lite0", "avg_pool", 1280, "openvino", "float32", "exact", None, 1
         )
 
+    def some_images(self, count: int) -> list[ImageInfo]:
+        self.status()
+        return self.described[-count:]
+
     def search_upload(self, content: bytes, *, k: int) -> SearchResult:
         self.status()
         limits = Limits(self.settings.upload_max_bytes, self.settings.upload_max_pixels, self.settings.max_frames)

@@ -89,6 +89,12 @@ def test_the_start_page_says_what_is_searched_and_offers_k(client: FlaskClient) 
     assert chosen["value"] == "24"
 
 
+def test_the_start_page_offers_images_of_the_collection_to_begin_with(client: FlaskClient) -> None:
+    addresses = re.findall(r'href="(/images/\d+)"', client.get("/").text)
+    assert len(addresses) == 8
+    assert all(client.get(address).status_code == 200 for address in addresses)
+
+
 def test_an_upload_is_shown_beside_its_nearest_images(client: FlaskClient) -> None:
     tags = Tags(results_page(client, k="12"))
     own, *others = [image for image in tags.named("img") if image["alt"]]

@@ -125,6 +125,12 @@ def test_an_indexed_image_finds_its_siblings_and_not_itself(service: SearchServi
     assert distances == sorted(distances)
 
 
+def test_some_images_are_images_of_the_collection_and_each_once(service: SearchService) -> None:
+    some = service.some_images(100)
+    assert len({image.image_id for image in some}) == 100
+    assert len(service.some_images(10_000)) == service.status().images
+
+
 def test_what_the_network_sees_is_shown(service: SearchService, sample_photos: Path) -> None:
     chelsea = next(path for path in (sample_photos / "chelsea").iterdir() if path.stem == "original")
     match = service.search_upload(chelsea.read_bytes(), k=1).matches[0]
