@@ -1,4 +1,4 @@
-"""Each step by itself, in a child process of its own: `python -m benchmarks.alone '{"step": …}'` prints its figures as JSON.
+"""Each step by itself, in a child process of its own: `python -m benchmarks.alone STEP.json` prints its figures.
 
 Owns what the whole job is compared with: Keras one image at a time, the engine alone, decoding and thumbnails alone. A
 process of its own, so that TensorFlow's memory and threads never share a process with what is compared with it.
@@ -171,5 +171,5 @@ STEPS: Mapping[str, Callable[[Step], Answer]] = {
 
 
 if __name__ == "__main__":
-    task = Step(**json.loads(sys.argv[1]))
+    task = Step(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     print(json.dumps(STEPS[task.step](task)))

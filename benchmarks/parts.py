@@ -21,6 +21,11 @@ from benchmarks.table import Figure, median_figure
 from config import ROOT, Settings
 
 WEIGHTS_FILE = "inception_v3-random.weights.h5"
+STEPS_ALONE = {
+    "core_seconds": "the engine alone, one thread",
+    "decode_core_seconds": "decoding alone, from file to the network's pixels",
+    "thumbnail_core_seconds": "the thumbnail alone",
+}
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,19 @@ class Bench:
     photographs: list[Path]
     folder: Path
     jobs: int = 0
-    busy_elsewhere: list[float] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
 
     def alone(self, name: str, backbone: str, **options: Any) -> dict[str, Any]:
         """Measure one step of `benchmarks.alone` in a child process."""
         photographs = [str(path) for path in self.photographs[: self.plan.images[backbone]]]
         step = Step(name, backbone, photographs, self.plan.seconds, self.weights(backbone), str(self.models), **options)
-        command = [sys.executable, "-m", "benchmarks.alone", json.dumps(asdict(step))]
-        return dict(json.loads(self._run(command).output.splitlines()[-1]))
+        return self._measure(step)
+
+    def _measure(self, step: Step) -> dict[str, Any]:
+        task = self.folder / "step.json"  # a file, because thousands of paths are too long for a command line
+        task.write_text(json.dumps(asdict(step)), encoding="utf-8")
+        finished = self._run([sys.executable, "-m", "benchmarks.alone", str(task)])
+        return dict(json.loads(finished.output.splitlines()[-1]))
 
     @property
     def models(self) -> Path:
@@ -84,8 +94,7 @@ class Bench:
         """Make random weights where none are installed; speed and memory do not depend on what weights say."""
         weights = self.weights(backbone)
         if weights is not None and not Path(weights).exists():
-            step = Step("write_random_weights", backbone, weights=weights)
-            self._run([sys.executable, "-m", "benchmarks.alone", json.dumps(asdict(step))])
+            self._measure(Step("write_random_weights", backbone, weights=weights))
 
     def job(self, backbone: str, count: int, index: str) -> JobRun:
         """(c): index the first `count` photographs into a fresh collection whose network was converted before."""
@@ -104,8 +113,13 @@ class Bench:
 
     def _run(self, command: list[str]) -> Finished:
         finished = run_measured(command, self.folder)
-        self.busy_elsewhere.append(finished.busy_elsewhere)
+        self.finished.append(finished)
         return finished
+
+    def busy_elsewhere(self) -> float:
+        """The share of the processors that other programs took while those of this benchmark ran, 0 to 1."""
+        wall_s = sum(finished.wall_s for finished in self.finished)
+        return sum(finished.busy_elsewhere * finished.wall_s for finished in self.finished) / max(wall_s, 1e-9)
 
 
 def measure_network(bench: Bench, backbone: str) -> Iterator[Figure]:
@@ -127,14 +141,14 @@ def measure_network(bench: Bench, backbone: str) -> Iterator[Figure]:
     yield median_figure(backbone, f"(b) the engine alone, {engine[0]['precision']}", alone, "images/s")
     yield median_figure(backbone, "(c) the whole job, from file to stored vector", whole, "images/s")
     yield median_figure(backbone, "loading the network", [run.report["loading_seconds"] for run in job], "s")
-    for name, title in (
-        ("core_seconds", "the engine alone, one thread"),
-        ("decode_core_seconds", "decoding alone, from file to the network's pixels"),
-        ("thumbnail_core_seconds", "the thumbnail alone"),
-    ):
+    for name, title in STEPS_ALONE.items():
         yield median_figure(backbone, title, [1000 * parts[name] for parts in single], "core-ms")
     used = [1000 * run.process.cpu_s / run.report["vectorised"] for run in job]
     yield median_figure(backbone, "the whole job, with its start", used, "core-ms")
+    thrift = [
+        1000 * sum(parts[name] for name in STEPS_ALONE) / spent for parts, spent in zip(single, used, strict=True)
+    ]
+    yield median_figure(backbone, "the three alone ÷ the whole job, in core-seconds", thrift, "×")
     yield from _ratios(backbone, keras, engine, whole, single)
 
 
@@ -148,8 +162,7 @@ def _ratios(
     cores = Settings().cpu_threads
     over_engine = [c / b["images_per_second"] for c, b in zip(whole, engine, strict=True)]
     over_keras = [c / a for c, a in zip(whole, keras, strict=True)]
-    names = ("core_seconds", "decode_core_seconds", "thumbnail_core_seconds")
-    possible = [cores / sum(parts[name] for name in names) for parts in single]
+    possible = [cores / sum(parts[name] for name in STEPS_ALONE) for parts in single]
     over_possible = [c / p for c, p in zip(whole, possible, strict=True)]
     bound = 5 if engine[0]["precision"] == "bfloat16" else 2.5
     inception = backbone == "inception_v3"

@@ -55,7 +55,8 @@ def median_figure(
 
 def number(value: float) -> str:
     """Return a number with three significant digits, and no more digits than it has: 4,958, 39.2, 0.0056."""
-    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.0995 else 4
+    size = abs(value)
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3 if size >= 0.0995 else 4
     text = f"{value:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
