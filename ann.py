@@ -21,9 +21,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config import ROOT
-from errors import IndexBuildError
+from errors import DamagedCollectionError, IndexBuildError
 from store import Snapshot
 
 SMALL_COLLECTION = 1_000
@@ -41,6 +42,7 @@ SELF_TEST_QUERIES = 200
 SELF_TEST_K = 10
 RECALL_WANTED = 0.99
 RECALL_NEEDED = 0.95
+STOPPED = "The job was stopped before its index was built; exact search answers until it is run again."
 SEED = 20_150_625
 SEARCH_K_LADDER = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 SCAN_CHUNK_ROWS = 8_192
@@ -265,35 +267,46 @@ def available_kinds() -> list[str]:
 
 
 def build_index(
-    snapshot: Snapshot, folder: Path, options: IndexOptions, *, previous: tuple[Path, IndexManifest] | None = None
+    snapshot: Snapshot,
+    folder: Path,
+    options: IndexOptions,
+    *,
+    previous: tuple[Path, IndexManifest] | None = None,
+    stop: threading.Event | None = None,
 ) -> IndexManifest:
     """Build an index over `snapshot` into `folder`, test it, and return what to write into the generation's manifest.
 
     `previous` (its folder and manifest) is carried over when it was built with the same options and covers nearly
-    everything: the few images it does not know are scanned exactly. A build that fails, or fails its self-test, is not
-    used: the manifest says `exact`, with the reason. Raises `IndexBuildError` only when the kind asked for is not installed.
+    everything: the few images it does not know are scanned exactly. A build that fails, fails its self-test, or is ended
+    by `stop` is not used: the manifest says `exact`, with the reason. Raises `IndexBuildError` only when the kind asked
+    for is not installed.
     """
     kind, reason = _choose_kind(options.kind, len(snapshot))
-    plain = IndexManifest("exact", len(snapshot), asdict(options), snapshot.file, reason=reason)
+    exact = IndexManifest("exact", len(snapshot), asdict(options), snapshot.file, reason=reason)
     if kind == "exact":
-        return plain
+        return exact
     if previous is not None and _still_good(snapshot, previous, kind, options):
         return _carry_over(previous, folder)
     try:
-        test = _build_in_child(snapshot, folder, kind, options)
+        test = _build_in_child(snapshot, folder, kind, options, stop or threading.Event())
     except IndexBuildError as error:
-        return IndexManifest(**{**asdict(plain), "reason": str(error)})
+        _clear(folder)
+        return replace(exact, reason=str(error))
     if test.recall < RECALL_NEEDED:
-        (folder / f"index.{kind}").unlink()
+        _clear(folder)
         reason = (
             f"The {kind} index found only {test.recall:.1%} of the true neighbours in its self-test (at least "
-            f"{RECALL_NEEDED:.0%} are needed), so it is not used; exact search answers instead. Some builds of Annoy are faulty: "
-            "try --index usearch."
+            f"{RECALL_NEEDED:.0%} are needed), so it is not used; exact search answers instead. Some builds of Annoy are "
+            "faulty: try --index usearch."
         )
-        return IndexManifest(**{**asdict(plain), "reason": reason, "self_test": asdict(test)})
-    return IndexManifest(
-        kind, len(snapshot), asdict(options), snapshot.file, search_k=test.search_k, self_test=asdict(test)
-    )
+        return replace(exact, reason=reason, self_test=asdict(test))
+    return replace(exact, kind=kind, search_k=test.search_k, self_test=asdict(test))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an unused build left: it may be what filled the disk."""
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def _choose_kind(wanted: str, count: int) -> tuple[str, str]:
@@ -314,9 +327,22 @@ def _still_good(snapshot: Snapshot, previous: tuple[Path, IndexManifest], kind: 
     folder, manifest = previous
     if (manifest.kind, manifest.options, manifest.vectors_file) != (kind, asdict(options), snapshot.file):
         return False
+    if not is_complete(folder, manifest):
+        return False
     places = _places(snapshot, np.load(folder / "ids.npy"), np.load(folder / "rows.npy"))
     known = int((places >= 0).sum())
     return (len(snapshot) - known) + (len(places) - known) <= max(SMALL_COLLECTION // 2, len(snapshot) // 50)
+
+
+def is_complete(folder: Path, manifest: IndexManifest) -> bool:
+    """Tell whether the files of a generation's index are there and belong together, so that it need not be built again."""
+    if manifest.kind == "exact":
+        return True
+    try:
+        covered = {len(np.load(folder / name)) for name in ("ids.npy", "rows.npy")}
+    except (OSError, ValueError, EOFError):
+        return False
+    return covered == {manifest.items} and (folder / f"index.{manifest.kind}").is_file()
 
 
 def _carry_over(previous: tuple[Path, IndexManifest], folder: Path) -> IndexManifest:
@@ -329,7 +355,11 @@ def _carry_over(previous: tuple[Path, IndexManifest], folder: Path) -> IndexMani
     return manifest
 
 
-def _build_in_child(snapshot: Snapshot, folder: Path, kind: str, options: IndexOptions) -> SelfTest:
+def _build_in_child(
+    snapshot: Snapshot, folder: Path, kind: str, options: IndexOptions, stop: threading.Event
+) -> SelfTest:
+    if stop.is_set():
+        raise IndexBuildError(STOPPED)
     needed = int(len(snapshot) * snapshot.dim * 4 * 1.3) + len(snapshot) * options.trees * 12
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -337,11 +367,11 @@ def _build_in_child(snapshot: Snapshot, folder: Path, kind: str, options: IndexO
             f"A {kind} index of {len(snapshot):,} images needs about {needed / 1e6:,.0f} MB in {folder.parent}, and "
             f"{free / 1e6:,.0f} MB are free. Exact search answers instead; make room and run `python img2vec.py` again."
         )
-    np.save(folder / "ids.npy", snapshot.ids)
-    np.save(folder / "rows.npy", snapshot.rows)
     matrix = snapshot.matrix
     if not isinstance(matrix, np.memmap) or matrix.filename is None:
         raise ValueError("an index is built over vectors that lie on disk")
+    np.save(folder / "ids.npy", snapshot.ids)
+    np.save(folder / "rows.npy", snapshot.rows)
     task = {
         "vectors": str(Path(matrix.filename).absolute()),
         "shape": list(matrix.shape),
@@ -349,17 +379,37 @@ def _build_in_child(snapshot: Snapshot, folder: Path, kind: str, options: IndexO
         "kind": kind,
         "options": asdict(options),
     }
-    code = "import sys, ann; ann.build_here(sys.argv[1])"
-    child = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(task)], cwd=ROOT, capture_output=True, text=True, errors="replace"
-    )
-    if child.returncode != 0:
-        lines = child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"]
+    returncode, output, errors = _run_child(json.dumps(task), stop)
+    if stop.is_set():
+        raise IndexBuildError(STOPPED)
+    if returncode != 0:
+        lines = errors.strip().splitlines() or [f"ended by signal {-returncode}"]
         raise IndexBuildError(
             f"The {kind} index could not be built ({lines[-1]}). Exact search answers instead. A full disk, or an {kind} "
             "compiled for another processor, ends this way."
         )
-    return SelfTest(**json.loads(child.stdout.splitlines()[-1]))
+    return SelfTest(**json.loads(output.splitlines()[-1]))
+
+
+def _run_child(task: str, stop: threading.Event) -> tuple[int, str, str]:
+    """Run `build_here` in a child, which `stop` ends. Its own session keeps a terminal's Ctrl-C from it: that is the job's."""
+    command = [sys.executable, "-c", "import sys, ann; ann.build_here(sys.argv[1])", task]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as child:
+        while True:
+            try:
+                output, errors = child.communicate(timeout=0.1)
+                return child.returncode, output, errors
+            except subprocess.TimeoutExpired:
+                if stop.is_set():
+                    child.kill()
 
 
 def build_here(task_json: str) -> None:
@@ -379,21 +429,25 @@ def _blocks(snapshot: Snapshot) -> Iterator[Vectors]:
 
 
 def _self_test(snapshot: Snapshot, kind: str, path: Path, options: IndexOptions) -> SelfTest:
-    """Measure recall@10 against exact search; take the cheapest effort that reaches the wanted recall, else the best."""
-    k = min(SELF_TEST_K, len(snapshot))
+    """Measure recall@10 against exact search; take the cheapest effort that reaches the wanted recall, else the best.
+
+    The queries are images of the collection; that each finds itself counts for nothing.
+    """
+    k = min(SELF_TEST_K, len(snapshot) - 1)
     random = np.random.default_rng(SEED)
     places = np.sort(random.choice(len(snapshot), size=min(SELF_TEST_QUERIES, len(snapshot)), replace=False))
     queries = unit_vectors(snapshot.take(places))
     started = time.perf_counter()
-    limits = _exact_radii(snapshot, queries, k)
+    limits = _exact_limits(snapshot, queries, k)
     exact_ms = (time.perf_counter() - started) * 1000 / len(queries)
     best: SelfTest | None = None
     for search_k in (options.search_k,) if options.search_k else _LADDERS[kind]:
         candidates = _KINDS[kind](path, snapshot.dim, search_k)
         started = time.perf_counter()
-        found = [candidates.search(query, k) for query in queries]
+        found = [candidates.search(query, k + 1) for query in queries]
         query_ms = (time.perf_counter() - started) * 1000 / len(queries)
-        recall = _recall(snapshot, queries, found, limits, k)
+        others = [items[items != place] for items, place in zip(found, places, strict=True)]
+        recall = _recall(snapshot, queries, others, limits, k)
         if best is None or recall > best.recall:
             best = SelfTest(recall, query_ms, exact_ms, len(queries), k, search_k)
         if recall >= RECALL_WANTED:
@@ -403,12 +457,12 @@ def _self_test(snapshot: Snapshot, kind: str, path: Path, options: IndexOptions)
     return best
 
 
-def _exact_radii(snapshot: Snapshot, queries: Vectors, k: int) -> npt.NDArray[np.float32]:
-    """Return the cosine of the k-th true neighbour of each query, float32 (q,)."""
-    best: npt.NDArray[np.float32] = np.full((len(queries), k), -2, dtype=np.float32)
+def _exact_limits(snapshot: Snapshot, queries: Vectors, k: int) -> npt.NDArray[np.float32]:
+    """Return the cosine of the k-th true neighbour of each query, itself left out, float32 (q,)."""
+    best: npt.NDArray[np.float32] = np.full((len(queries), k + 1), -2, dtype=np.float32)
     for block in _blocks(snapshot):
         both = np.concatenate([best, queries @ block.T], axis=1)
-        best = np.partition(both, both.shape[1] - k, axis=1)[:, -k:]
+        best = np.partition(both, both.shape[1] - k - 1, axis=1)[:, -k - 1 :]
     return np.asarray(best.min(axis=1), dtype=np.float32)
 
 
@@ -417,13 +471,21 @@ def _recall(snapshot: Snapshot, queries: Vectors, found: list[Ids], limits: npt.
     hits = 0
     for query, items, limit in zip(queries, found, limits, strict=True):
         units = unit_vectors(snapshot.take(np.unique(items)))
-        hits += int((units @ query >= limit - 1e-5).sum())
-    return hits / (len(queries) * k)
+        hits += min(k, int((units @ query >= limit - 1e-5).sum()))
+    return hits / (len(queries) * k) if k else 1.0
 
 
 def load_index(snapshot: Snapshot, folder: Path, manifest: IndexManifest) -> Index:
-    """Open the index of a generation over `snapshot`, which may be newer than the build."""
+    """Open the index of a generation over `snapshot`, which may be newer than the build.
+
+    Raises `DamagedCollectionError` when the built index cannot be opened here.
+    """
     if manifest.kind == "exact" or manifest.vectors_file != snapshot.file:
         return Index(snapshot)
-    candidates = _KINDS[manifest.kind](folder / f"index.{manifest.kind}", snapshot.dim, manifest.search_k)
-    return Index(snapshot, candidates, np.load(folder / "ids.npy"), np.load(folder / "rows.npy"))
+    try:
+        candidates = _KINDS[manifest.kind](folder / f"index.{manifest.kind}", snapshot.dim, manifest.search_k)
+        return Index(snapshot, candidates, np.load(folder / "ids.npy"), np.load(folder / "rows.npy"))
+    except (OSError, ValueError, EOFError, RuntimeError, ImportError) as error:
+        raise DamagedCollectionError(
+            f"The {manifest.kind} index in {folder} cannot be opened ({error}). Build it again: python img2vec.py --index auto"
+        ) from error

@@ -8,6 +8,7 @@ Owns which files need work (size and time, then SHA-256), what is remembered of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -19,18 +20,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ann import IndexManifest, IndexOptions, build_index
+from ann import IndexManifest, IndexOptions, build_index, is_complete
 from backbones import BACKBONES, Backbone, NetworkId, Outputs, find_network, load_backbone
 from config import Settings
 from errors import (
     CollectionMismatchError,
+    DamagedCollectionError,
     DamagedImageError,
+    DiskFullError,
     ImageLimitError,
     UnreadableFileError,
     WeightsUnavailableError,
 )
 from images import Limits
-from pipeline import File, Pipeline, Reader, Seen, failed, same_contents, show_path
+from pipeline import File, Pipeline, Reader, Seen, failed, folder_name, same_contents, show_path
 from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
 
 DEFAULT_BACKBONE = "inception_v3"
@@ -101,11 +104,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do in one run; the settings say how. `on_progress` and `on_note` are called in the caller's thread."""
+    """What to do in one run; the settings say how. `on_progress` and `on_note` are called in the caller's thread.
+
+    `prune` tells which images are taken out if their files are gone, `remove` which are taken out anyhow, by path.
+    """
 
     settings: Settings
     paths: list[bytes]
-    prune: bool = False
+    prune: Callable[[bytes], bool] | None = None
     remove: Callable[[bytes], bool] | None = None
     compact: bool = False
     retry_failures: bool = False
@@ -130,24 +136,24 @@ def index_images(job: Job) -> Report:
     return report
 
 
-def choose_network(settings: Settings, store: Store, note: Callable[[str], None]) -> NetworkId:
+def choose_network(settings: Settings, store: StoreWriter, note: Callable[[str], None]) -> NetworkId:
     """Return the network to use: the one asked for, else the collection's own, else Inception v3, else what works offline.
 
     Raises `WeightsUnavailableError` for a network asked for by name, `CollectionMismatchError` when the weights found are not
     those that made the collection.
     """
-    own = published_network(store)
+    own = own_network(store)
     if settings.backbone is not None:
         network = find_network(settings.backbone, layer=settings.layer, weights=settings.weights)
         if own is not None and own.key != network.key:
             note(
                 f"The collection was searched by vectors of {own.key}; --backbone {settings.backbone} makes vectors of "
-                f"{network.key} for every image of it. The old vectors are kept: `python img2vec.py --backbone {own.backbone}` "
-                "switches back."
+                f"{network.key} for every image of it. The old vectors are kept: `python img2vec.py --backbone "
+                f"{own.backbone} --layer {own.layer}` switches back."
             )
         return network
     if own is not None:
-        return _own_network(settings, own)
+        return _keep_network(settings, own)
     if settings.weights is not None or settings.layer is not None:
         return find_network(DEFAULT_BACKBONE, layer=settings.layer, weights=settings.weights)
     try:
@@ -159,19 +165,27 @@ def choose_network(settings: Settings, store: Store, note: Callable[[str], None]
         return find_network(OFFLINE_BACKBONE)
 
 
-def published_network(store: Store) -> NetworkId | None:
+def own_network(store: StoreWriter) -> NetworkId | None:
     """Return the network that made the vectors which the collection is searched by, or None before the first run."""
-    generation = store.generation()
-    return None if generation is None else network_of(store, generation)
+    generation = store.last_generation()
+    # Without a generation (a first job that was killed, index/ deleted) it is the network that was last written with.
+    key = store.meta("vectors_key") if generation is None else generation.manifest["vectors_key"]
+    try:
+        return None if key is None else _network(store.manifest(key))
+    except DamagedCollectionError:
+        return None
 
 
 def network_of(store: Store, generation: Generation) -> NetworkId:
     """Return the network that made the vectors which `generation` was computed from."""
-    manifest = store.manifest(generation.manifest["vectors_key"])
+    return _network(store.manifest(generation.manifest["vectors_key"]))
+
+
+def _network(manifest: VectorsManifest) -> NetworkId:
     return NetworkId(manifest.backbone, manifest.layer, manifest.weights_sha256)
 
 
-def _own_network(settings: Settings, own: NetworkId) -> NetworkId:
+def _keep_network(settings: Settings, own: NetworkId) -> NetworkId:
     if settings.weights is not None or settings.layer is not None:
         given = find_network(own.backbone, layer=settings.layer or own.layer, weights=settings.weights)
         check_same_network(own, given)
@@ -181,12 +195,17 @@ def _own_network(settings: Settings, own: NetworkId) -> NetworkId:
 def check_same_network(own: NetworkId, given: NetworkId) -> None:
     """Raise `CollectionMismatchError`, naming both, unless `given` is the network that made the collection's vectors."""
     if own.key != given.key:
-        raise CollectionMismatchError(
-            f"The collection holds vectors of {own.backbone}, layer {own.layer}, weights {own.weights_sha256[:12]}; asked "
-            f"for is {given.backbone}, layer {given.layer}, weights {given.weights_sha256[:12]}. Vectors of different "
-            "networks cannot be compared. Leave the choice out to use the collection's own, or make the other vectors "
-            f"beside them: python img2vec.py --backbone {given.backbone} --layer {given.layer}"
-        )
+        asked = f"{given.backbone}, layer {given.layer}, weights {given.weights_sha256[:12]}"
+        raise mismatch(own, asked, f"--backbone {given.backbone} --layer {given.layer}")
+
+
+def mismatch(own: NetworkId, asked: str, options: str) -> CollectionMismatchError:
+    """Return the error that names the network of the collection and the one that was asked for."""
+    return CollectionMismatchError(
+        f"The collection holds vectors of {own.backbone}, layer {own.layer}, weights {own.weights_sha256[:12]}; asked for is "
+        f"{asked}. Vectors of different networks cannot be compared. Leave the choice out to use the collection's own, or "
+        f"make the other vectors beside them: python img2vec.py {options}"
+    )
 
 
 class _Indexing:
@@ -204,6 +223,7 @@ class _Indexing:
         self.pending: dict[bytes, Record] = {}
         self.complete: dict[bytes, list[Record]] = {}
         self.moved_ids: set[int] = set()
+        self.passing_failures: list[Failure] = []
         self.committed_at = time.monotonic()
 
     def run(self) -> None:
@@ -215,8 +235,15 @@ class _Indexing:
         known = {record.path: record for record in self.writer.all_records()}
         files = self._files(known)
         self._read_what_is_complete(known.values())
-        self._look_at(files)
-        self._look_for_gone(known.values())
+        try:
+            self._look_at(files)
+        except DiskFullError:
+            self.job.stop.set()  # nothing more is begun, no index is built; what was committed may still be published
+            with contextlib.suppress(DiskFullError):
+                self._finish()
+            raise
+        if not self.job.stop.is_set():
+            self._look_for_gone(known.values())
         self._finish()
 
     def _note(self, text: str) -> None:
@@ -227,6 +254,10 @@ class _Indexing:
         if self.job.remove is None:
             return
         ids = [record.image_id for record in self.writer.all_records() if self.job.remove(record.path)]
+        if not ids:
+            self._note(
+                "Nothing in the collection matches what was to be removed. Paths are compared as --json shows them."
+            )
         self.writer.remove(ids)
         self.report.removed = len(ids)
 
@@ -243,6 +274,7 @@ class _Indexing:
                 preprocessing=f"upright RGB over white, squeezed to {width}x{height}, {self.row.resample}",
             )
         )
+        self.writer.set_meta("vectors_key", network.key)
 
     def _files(self, known: dict[bytes, Record]) -> list[File]:
         """Files to look at: those found, then those of the catalog that this network has not seen (a switch of backbone)."""
@@ -362,11 +394,16 @@ class _Indexing:
             report.failed += 1
             unreadable = record.error_code == UnreadableFileError.code
             if unreadable and known is not None and known.error_code is None:
-                return  # a disk that fails or is locked must not take an image out of the collection
+                # A disk that fails or is locked must not take an image out of the collection.
+                self.passing_failures.append(_failure(record))
+                return
         elif known is None:
             moved_from = self._moved_from(record)
             if moved_from is not None:
                 report.moved += 1
+                # A label that was the old folder's name becomes the new one's; one that a person gave stays.
+                if moved_from.label != folder_name(moved_from.path):
+                    record = replace(record, label=moved_from.label)
                 self.batch.moved.append((moved_from.image_id, record))
                 return
             report.new += 1
@@ -377,10 +414,14 @@ class _Indexing:
         self.batch.records.append(record)
 
     def _moved_from(self, record: Record) -> Record | None:
-        """Return the record of a file that is gone and had the same bytes: then this one is that image at a new place."""
+        """Return the record of a file that is gone and had the same bytes: then this one is that image at a new place.
+
+        Only below the nearest folder that is still there: a copy elsewhere must not take the place of a picture on a disk
+        that is not mounted.
+        """
         twins = self.complete.get(record.sha256 or b"", [])
         for place, twin in enumerate(twins):
-            if twin.image_id and not os.path.lexists(twin.path):
+            if twin.image_id and is_gone(twin.path) and record.path.startswith(_nearest_folder(twin.path)):
                 twins[place] = replace(record, image_id=0)
                 self.moved_ids.add(twin.image_id)
                 return twin
@@ -396,55 +437,80 @@ class _Indexing:
 
     def _look_for_gone(self, known: Iterable[Record]) -> None:
         """Report images whose files are gone, or take them out with `prune`. A failure whose file is gone is forgotten."""
-        gone = [r for r in known if r.image_id not in self.moved_ids and not os.path.lexists(r.path)]
+        gone = [record for record in known if record.image_id not in self.moved_ids and is_gone(record.path)]
         images = [record for record in gone if record.error_code is None]
-        self.writer.remove(record.image_id for record in gone if self.job.prune or record.error_code is not None)
-        if self.job.prune:
-            self.report.removed += len(images)
-            return
-        self.report.gone = len(images)
-        self.report.gone_paths = [show_path(record.path) for record in images]
+        prune = self.job.prune
+        pruned = {record.image_id for record in images if prune is not None and prune(record.path)}
+        self.writer.remove(pruned | {record.image_id for record in gone if record.error_code is not None})
+        self.report.removed += len(pruned)
+        self.report.gone = len(images) - len(pruned)
+        self.report.gone_paths = [show_path(record.path) for record in images if record.image_id not in pruned]
 
     def _finish(self) -> None:
         report = self.report
-        report.interrupted = self.job.stop.is_set()
-        report.failures = [
-            Failure(show_path(r.path), r.error_code or "", r.error or "") for r in self.writer.failures()
-        ]
+        report.failures = [_failure(record) for record in self.writer.failures()] + self.passing_failures
         report.backbone, report.layer = self.network.backbone, self.network.layer
         report.weights_sha256 = self.network.weights_sha256
         if self.backbone is not None:
             report.engine, report.precision = self.backbone.engine, self.backbone.precision
             self.backbone = None  # before the index is built, so that their memory does not add up
-        if report.interrupted:
-            return  # whoever stops the job does not want to wait for an index; the next run builds it
-        self.writer.set_meta("limits", repr(self.limits))
-        if self.job.compact:
-            report.reclaimed_bytes = self.writer.compact()
+        if not self.job.stop.is_set():
+            self.writer.set_meta("limits", repr(self.limits))
+            if self.job.compact:
+                report.reclaimed_bytes = self.writer.compact()
         started = time.perf_counter()
-        publish(self.writer, self.network.key, self.settings, report)
+        publish(self.writer, self.network.key, self.job, report)
         report.index_seconds = round(time.perf_counter() - started, 3)
+        report.interrupted = self.job.stop.is_set()
 
 
-def publish(writer: StoreWriter, key: str, settings: Settings, report: Report) -> None:
-    """Build the index over the committed vectors of `key` and publish it, unless the published one already says the same."""
+def _failure(record: Record) -> Failure:
+    return Failure(show_path(record.path), record.error_code or "", record.error or "")
+
+
+def is_gone(path: bytes) -> bool:
+    """Tell whether there is no such file. One that cannot be looked at (a locked folder, a failing disk) is not gone."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _nearest_folder(path: bytes) -> bytes:
+    """Return the nearest folder above `path` that is still there, with a slash at its end; never the root folder."""
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder + b"/"
+
+
+def publish(writer: StoreWriter, key: str, job: Job, report: Report) -> None:
+    """Build the index over the committed vectors of `key` and publish it, unless the published one already says the same.
+
+    When the job was stopped, what is committed is published without building: it is searchable at once.
+    """
     snapshot = writer.snapshot(key)
     report.images = len(snapshot)
-    options = IndexOptions(settings.index, settings.trees, settings.search_k)
-    current = writer.generation()
+    options = IndexOptions(job.settings.index, job.settings.trees, job.settings.search_k)
+    current = writer.last_generation()
     # Which image has which vector: the published generation is still true when this is the same.
     digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
     manifest: dict[str, Any] = {"vectors_key": key, "vectors_digest": digest, "images": len(snapshot)}
-    wanted = {**manifest, "options": asdict(options), "vectors_file": snapshot.file, "reason": ""}
-    if current is not None and wanted.items() <= {**current.manifest, **current.manifest["index"]}.items():
-        report.index = current.manifest["index"]
-        return
     previous = None
     if current is not None and current.manifest["vectors_key"] == key:
-        previous = (current.folder, IndexManifest(**current.manifest["index"]))
+        index = IndexManifest(**current.manifest["index"])
+        previous = (current.folder, index)
+        same = manifest.items() <= current.manifest.items() and index.vectors_file == snapshot.file
+        # A build that failed is tried again; one that failed its self-test would only fail it again.
+        settled = not index.reason or index.self_test is not None
+        if same and settled and index.options == asdict(options) and is_complete(current.folder, index):
+            report.index = asdict(index)
+            return
     with writer.new_generation(manifest) as folder:
-        built = build_index(snapshot, folder, options, previous=previous)
-        manifest["index"] = asdict(built)
+        manifest["index"] = asdict(build_index(snapshot, folder, options, previous=previous, stop=job.stop))
         manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     report.index = manifest["index"]
 

@@ -56,6 +56,11 @@ def show_path(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
+def folder_name(path: bytes) -> str:
+    """Return the name of the folder that a file lies in: its label, unless a person gives another one."""
+    return show_path(os.path.basename(os.path.dirname(path)))
+
+
 def failed(record: Record, error: ImageError) -> Record:
     """Return `record` with the reason why it is no image."""
     return replace(record, error_code=error.code, error=str(error))
@@ -97,13 +102,16 @@ class Reader:
             size, mtime_ns = status.st_size, status.st_mtime_ns
             if self.is_unchanged(file, size, mtime_ns):
                 return Seen(file, file.known)
-            folder = show_path(os.path.basename(os.path.dirname(file.path)))
-            return self._decode(file, Record(file.path, size, mtime_ns, label=folder))
-        except NotAnImageError:
-            return Seen(file, None)
-        except OSError as error:
-            unreadable = UnreadableFileError(f"The file cannot be read: {error.strerror or error}.")
-            return Seen(file, failed(Record(file.path, size, mtime_ns), unreadable))
+            return self._decode(file, Record(file.path, size, mtime_ns, label=folder_name(file.path)))
+        except NotAnImageError as error:
+            if file.known is None:
+                return Seen(file, None)
+            was_one = NotAnImageError(f"The file was an image and is none any more. {error}")
+            return Seen(file, failed(Record(file.path, size, mtime_ns), was_one))
+        except (OSError, MemoryError) as error:
+            reason = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror or error
+            unreadable = UnreadableFileError(f"The file cannot be read: {reason}.")
+            return Seen(file, failed(Record(file.path, size, mtime_ns, label=folder_name(file.path)), unreadable))
 
     def _decode(self, file: File, record: Record) -> Seen:
         with open(file.path, "rb") as opened:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ann import Index, IndexManifest, load_index
-from backbones import Backbone, NetworkId, class_names, find_network, load_backbone
+from backbones import Backbone, NetworkId, check_layer, class_names, find_network, find_row, load_backbone
 from config import Settings
 from errors import CollectionMissingError, EmptyCollectionError, ImageNotFoundError, LookalikeError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail, network_input
-from img2vec import check_same_network, network_of
+from img2vec import check_same_network, mismatch, network_of
 from pipeline import show_path
 from store import Record, Snapshot, Store, open_store
 
@@ -87,6 +87,7 @@ class _Loaded:
     number: int
     key: str
     manifest: IndexManifest
+    store: Store
     snapshot: Snapshot
     index: Index
     backbone: Backbone
@@ -98,6 +99,7 @@ class SearchService:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._store: Store | None = None
+        self._store_file: int | None = None
         self._loaded: _Loaded | None = None
         self._refreshing = threading.Lock()
         self._refused_stamp: tuple[int, int] | None = None
@@ -122,10 +124,6 @@ class SearchService:
         try:
             if self._loaded is loaded:
                 self._loaded = self._load(stamp, loaded)
-        except FileNotFoundError:
-            if loaded is None:
-                raise
-            # Two newer generations were published while this one was being opened: the next request opens the newest.
         except LookalikeError as error:
             if loaded is None:
                 raise
@@ -135,7 +133,7 @@ class SearchService:
             self._refreshing.release()
 
     def _load(self, stamp: tuple[int, int], before: _Loaded | None) -> _Loaded:
-        store = self._store = self._store or open_store(self.settings.rsc_files)
+        store = self._opened_store()
         generation = store.generation()
         if generation is None:
             raise CollectionMissingError(
@@ -148,7 +146,15 @@ class SearchService:
         same_network = before is not None and before.key == network.key
         backbone = before.backbone if before is not None and same_network else self._load_backbone(store, network)
         index = load_index(snapshot, generation.folder, manifest)
-        return _Loaded(stamp, generation.number, network.key, manifest, snapshot, index, backbone)
+        return _Loaded(stamp, generation.number, network.key, manifest, store, snapshot, index, backbone)
+
+    def _opened_store(self) -> Store:
+        """Return the store of what was loaded before, unless the collection was made anew since: its files are others then."""
+        catalog = self.settings.rsc_files / "catalog.sqlite"
+        file = catalog.stat().st_ino if catalog.exists() else None
+        if self._store is None or self._store_file != file:
+            self._store, self._store_file = open_store(self.settings.rsc_files), file
+        return self._store
 
     def _load_backbone(self, store: Store, network: NetworkId) -> Backbone:
         settings = self.settings
@@ -166,8 +172,8 @@ class SearchService:
 
     def _ready(self) -> tuple[Store, _Loaded]:
         self.refresh()
-        store, loaded = self._store, self._loaded
-        if store is None or loaded is None:
+        loaded = self._loaded
+        if loaded is None:
             raise CollectionMissingError(
                 f"There is no collection in {self.settings.rsc_files.absolute()} yet. Make one: "
                 'python img2vec.py "folder/with/pictures/*"'
@@ -176,7 +182,7 @@ class SearchService:
             raise EmptyCollectionError(
                 'The collection holds no image yet. Add some: python img2vec.py "folder/with/pictures/*"'
             )
-        return store, loaded
+        return loaded.store, loaded
 
     def status(self) -> CollectionStatus:
         """Tell what answers now; raises `CollectionMissingError` or `EmptyCollectionError` while nothing does."""
@@ -313,14 +319,13 @@ def _info(record: Record, labels: list[tuple[str, float]], thumbnail_size: int) 
 
 def _check_settings(settings: Settings, own: NetworkId) -> None:
     """Refuse a collection made by another network than the settings ask for; raises `CollectionMismatchError`."""
-    backbone, layer = settings.backbone or own.backbone, settings.layer
+    name = settings.backbone or own.backbone
+    row = find_row(name)
+    layer = check_layer(row, settings.layer) if settings.layer or name != own.backbone else own.layer
     if settings.weights is not None:
-        given = find_network(
-            backbone, layer=layer or (own.layer if backbone == own.backbone else None), weights=settings.weights
-        )
-    else:
-        given = replace(own, backbone=backbone, layer=layer or own.layer)
-    check_same_network(own, given)
+        check_same_network(own, find_network(name, layer=layer, weights=settings.weights))
+    elif (name, layer) != (own.backbone, own.layer):
+        raise mismatch(own, f"{name}, layer {layer}", f"--backbone {name} --layer {layer}")
 
 
 def open_service(settings: Settings) -> SearchService:

@@ -31,8 +31,10 @@ __all__ = [
     "Engine",
     "NetworkId",
     "Outputs",
+    "check_layer",
     "class_names",
     "find_network",
+    "find_row",
     "load_backbone",
 ]
 

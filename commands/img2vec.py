@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
@@ -82,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--from-file", metavar="LIST", help="read patterns from a file, one a line; - for standard input"
     )
-    parser.add_argument("--prune", action="store_true", help="take images whose files are gone out of the index")
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="take images whose files are gone out of the index: those that the patterns name, all if there is no pattern",
+    )
     parser.add_argument(
         "--remove", action="append", default=[], metavar="PATTERN", help="take matching images out of the index"
     )
@@ -123,8 +127,8 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
         job = Job(
             settings,
             found.paths,
-            prune=arguments.prune,
-            remove=_matcher(arguments.remove) if arguments.remove else None,
+            prune=(_matcher(patterns) if patterns else lambda path: True) if arguments.prune else None,
+            remove=_matcher([os.fsencode(pattern) for pattern in arguments.remove]) if arguments.remove else None,
             compact=arguments.compact,
             retry_failures=arguments.retry_failures,
             on_progress=progress,
@@ -150,19 +154,25 @@ def _listed_patterns(name: str | None) -> list[bytes]:
     return [line for line in content.splitlines() if line]
 
 
-def _matcher(patterns: list[str]) -> Callable[[bytes], bool]:
-    """Tell whether a catalog path is one of the named files, lies in a named folder, or matches a named glob."""
-    absolute = [os.path.abspath(os.fsencode(pattern)) for pattern in patterns]
+def _matcher(patterns: Sequence[bytes]) -> Callable[[bytes], bool]:
+    """Tell whether a catalog path is a named file, lies in a named folder, or matches a glob, as in indexing."""
+    absolute = [os.path.abspath(pattern) for pattern in patterns]
     # The catalog holds resolved paths; a pattern may go through a symbolic link, to files that no longer exist.
-    wanted = absolute + [os.path.realpath(pattern) for pattern in absolute]
+    wanted = {*absolute, *(os.path.realpath(pattern) for pattern in absolute)}
+    literal = tuple(pattern.rstrip(b"/") + b"/" for pattern in wanted)
+    globs = re.compile(b"|".join(b"(?:" + _glob_expression(pattern) + b")" for pattern in wanted), re.DOTALL)
+    return lambda path: (path + b"/").startswith(literal) or globs.fullmatch(path) is not None
 
-    def matches(path: bytes) -> bool:
-        return any(
-            path == pattern or path.startswith(pattern.rstrip(b"/") + b"/") or fnmatch.fnmatchcase(path, pattern)
-            for pattern in wanted
-        )
 
-    return matches
+def _glob_expression(pattern: bytes) -> bytes:
+    """Translate a glob into a regular expression that also matches everything below a matching folder."""
+    translated = {b"**/": b"(?:.*/)?", b"**": b".*", b"*": b"[^/]*", b"?": b"[^/]"}
+    parts = re.split(rb"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)
+    expression = b"".join(
+        translated.get(part) or (part.replace(b"[!", b"[^") if part[:1] == b"[" and len(part) > 1 else re.escape(part))
+        for part in parts
+    )
+    return expression + b"(?:/.*)?"
 
 
 @contextmanager

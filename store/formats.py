@@ -63,7 +63,7 @@ THUMBNAIL_SCHEMA = "CREATE TABLE thumbnails (sha256 BLOB PRIMARY KEY, jpeg BLOB 
 RECORD_COLUMNS = "path, size, mtime_ns, sha256, format, width, height, taken_at, label, error_code, error"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What the catalog knows of one file. `image_id` is 0 until the catalog has given one; with `error` there is no vector."""
 
@@ -168,8 +168,8 @@ def reporting_full_disk(folder: Path) -> Iterator[None]:
 def _full_disk_message(folder: Path, error: Exception) -> str:
     free_mb = shutil.disk_usage(folder).free / 1e6
     return (
-        f"The disk that holds {folder} takes no more ({error}; {free_mb:,.0f} MB free). Everything committed before is safe and "
-        "searchable. Make room and run the same command again: it goes on where it was."
+        f"The disk that holds {folder} cannot be written to ({error}; {free_mb:,.0f} MB free). Everything committed before is "
+        "safe. Make room (or look after the disk, if it is not full) and run the same command again: it goes on where it was."
     )
 
 

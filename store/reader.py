@@ -26,6 +26,9 @@ from store.formats import (
 )
 
 BUSY_TIMEOUT_S = 30.0
+ATTEMPTS = 5
+"""How often a reader looks again when a writer replaced a file between two steps of reading."""
+
 _Value = TypeVar("_Value")
 
 
@@ -88,7 +91,11 @@ class Store:
         return connection
 
     def _open_database(self, name: str) -> sqlite3.Connection:
-        return self._connect(name, "ro")
+        # Not mode=ro: a writer that was killed inside a commit leaves a journal, and whoever reads next has to roll it back.
+        # Where the file cannot be written, SQLite opens it for reading all the same.
+        connection = self._connect(name, "rw")
+        connection.execute("PRAGMA query_only = ON")
+        return connection
 
     @property
     def _catalog(self) -> sqlite3.Connection:
@@ -107,6 +114,10 @@ class Store:
             yield connection
         finally:
             connection.execute("COMMIT")
+
+    def has_tables(self) -> bool:
+        """Tell whether the catalog's first commit was made."""
+        return self._catalog.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
 
     def record(self, image_id: int) -> Record:
         """Return the record of one image; raises `ImageNotFoundError`."""
@@ -184,7 +195,7 @@ class Store:
     def snapshot(self, key: str) -> Snapshot:
         """Return the committed vectors of the set `key`, of those images that could be read."""
         dim = self.manifest(key).dim
-        for attempt in range(5):
+        for _ in range(ATTEMPTS):
             with self._reading() as catalog:
                 file, count = catalog.execute("SELECT file, rows FROM vector_sets WHERE key = ?", (key,)).fetchone()
                 pairs = catalog.execute(
@@ -196,13 +207,12 @@ class Store:
             try:
                 matrix = _map_vectors(self.folder / "vectors" / key / file, count, dim)
             except FileNotFoundError:
-                if attempt == 4:
-                    raise DamagedCollectionError(
-                        f"The vectors file {file} of {key} is gone from {self.folder}. Index the pictures again."
-                    ) from None
                 continue  # compacted between the two steps: the catalog now names another file
             return Snapshot(flat[0::2].copy(), flat[1::2].copy(), matrix, f"{key}/{file}")
-        raise AssertionError("unreachable")
+        raise DamagedCollectionError(
+            f"The vectors file of {key} is gone from {self.folder}. Run `python img2vec.py` over the same pictures: it computes "
+            "the vectors again."
+        )
 
     def current_stamp(self) -> tuple[int, int] | None:
         """Return something that changes whenever another generation is published: cheap enough for every request."""
@@ -214,7 +224,7 @@ class Store:
 
     def generation(self) -> Generation | None:
         """Return the published generation, or None when there is none yet."""
-        for _ in range(5):
+        for _ in range(ATTEMPTS):
             try:
                 name = (self.index_folder / "CURRENT").read_text(encoding="ascii").strip()
             except FileNotFoundError:
@@ -222,12 +232,17 @@ class Store:
             folder = self.index_folder / name
             try:
                 manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+                check_format_version(manifest.get("format_version"), folder)
+                return Generation(int(name.removeprefix("gen-")), folder, manifest)
             except FileNotFoundError:
                 continue  # replaced by a newer one between the two reads
-            check_format_version(manifest.get("format_version"), folder)
-            return Generation(int(name.removeprefix("gen-")), folder, manifest)
+            except (OSError, ValueError, AttributeError) as error:
+                raise DamagedCollectionError(
+                    f"The index in {folder} cannot be read ({error}). Run `python img2vec.py` again: it builds another one."
+                ) from error
         raise DamagedCollectionError(
-            f"{self.index_folder / 'CURRENT'} names a generation that is not there. Run `python img2vec.py` again to build one."
+            f"{self.index_folder / 'CURRENT'} names a generation that is not there. Run `python img2vec.py` again: it builds "
+            "another one."
         )
 
 
@@ -247,14 +262,20 @@ def _map_vectors(path: Path, count: int, dim: int) -> npt.NDArray[np.float16]:
 def open_store(folder: Path) -> Store:
     """Open a collection for reading; raises `CollectionMissingError` or `FormatVersionError`."""
     store = Store(folder)
+    missing = CollectionMissingError(
+        f'There is no collection in {store.folder.absolute()}. Make one: python img2vec.py "folder/with/pictures/*"'
+    )
     if not (store.folder / "catalog.sqlite").is_file():
-        raise CollectionMissingError(
-            f'There is no collection in {store.folder.absolute()}. Make one: python img2vec.py "folder/with/pictures/*"'
-        )
+        raise missing
     try:
+        if not store.has_tables():
+            raise missing  # its writer was killed before the first commit
         version = store.meta("format_version")
     except sqlite3.DatabaseError as error:
         store.close()
-        raise DamagedCollectionError(f"{store.folder / 'catalog.sqlite'} cannot be read: {error}.") from error
+        raise DamagedCollectionError(
+            f"{store.folder / 'catalog.sqlite'} cannot be read: {error}. Put it back from a copy, or make the collection anew in "
+            "another folder (--rsc-files)."
+        ) from error
     check_format_version(int(version) if version else None, store.folder / "catalog.sqlite")
     return store

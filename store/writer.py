@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import CollectionLockedError
+from errors import CollectionError, CollectionLockedError, DamagedCollectionError
 from store.formats import (
     CATALOG_SCHEMA,
     FORMAT_VERSION,
@@ -39,7 +39,8 @@ COMPACT_CHUNK_ROWS = 4096
 _UPSERT = (
     f"INSERT INTO images ({RECORD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (path) DO UPDATE SET "
     "size=excluded.size, mtime_ns=excluded.mtime_ns, sha256=excluded.sha256, format=excluded.format, width=excluded.width, "
-    "height=excluded.height, taken_at=excluded.taken_at, error_code=excluded.error_code, error=excluded.error"
+    "height=excluded.height, taken_at=excluded.taken_at, label=COALESCE(images.label, excluded.label), "
+    "error_code=excluded.error_code, error=excluded.error"
 )
 
 
@@ -54,10 +55,10 @@ class StoreWriter(Store):
 
     def _create_missing_tables(self) -> None:
         with _transaction(self._thumbnails) as thumbnails:
-            if not _has_tables(thumbnails):
+            if thumbnails.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
                 thumbnails.execute(THUMBNAIL_SCHEMA)
         with _transaction(self._catalog) as catalog:
-            if not _has_tables(catalog):
+            if not self.has_tables():
                 for statement in CATALOG_SCHEMA.split(";"):
                     catalog.execute(statement)
                 catalog.execute("INSERT INTO meta VALUES ('format_version', ?)", (str(FORMAT_VERSION),))
@@ -120,8 +121,8 @@ class StoreWriter(Store):
                 _write_vectors(catalog, set_id, rows, batch)
                 for image_id, record in batch.moved:
                     catalog.execute(
-                        "UPDATE images SET path = ?, size = ?, mtime_ns = ? WHERE image_id = ?",
-                        (record.path, record.size, record.mtime_ns, image_id),
+                        "UPDATE images SET path = ?, size = ?, mtime_ns = ?, label = ? WHERE image_id = ?",
+                        (record.path, record.size, record.mtime_ns, record.label, image_id),
                     )
                 catalog.executemany(_UPSERT, [_values(record) for record in batch.records])
 
@@ -159,7 +160,9 @@ class StoreWriter(Store):
         return before - self._bytes_on_disk()
 
     def _compact_vectors(self, key: str) -> None:
-        dim = self.manifest(key).dim
+        manifest = self.manifest(key)
+        self._recover(manifest)
+        dim = manifest.dim
         folder = self.folder / "vectors" / key
         set_id, file, rows = self._vector_set(key)
         kept = self._catalog.execute(
@@ -200,12 +203,20 @@ class StoreWriter(Store):
         ]
         return sum(file.stat().st_size for file in files)
 
+    def last_generation(self) -> Generation | None:
+        """Return the published generation, or None when there is none that can be read: then another one is built."""
+        try:
+            return self.generation()
+        except DamagedCollectionError:
+            return None
+
     @contextlib.contextmanager
     def new_generation(self, manifest: dict[str, Any]) -> Iterator[Path]:
         """Give a folder to fill; when the block ends well, publish it with `manifest` (which the block may still change)."""
-        previous = self.generation()
+        previous = self.last_generation()
         number = 1 + max((_number(folder) for folder in self.index_folder.glob("gen-*")), default=0)
-        folder = self.index_folder / f"unfinished-{number:06d}"
+        # The process id keeps the child of a killed job, which may still be building, out of this one's folder.
+        folder = self.index_folder / f"unfinished-{number:06d}-{os.getpid()}"
         with reporting_full_disk(self.folder):
             folder.mkdir(parents=True)
             try:
@@ -240,10 +251,6 @@ def _next_vectors_file(file: str) -> str:
 
 def _number(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
-
-
-def _has_tables(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
 
 
 def _values(record: Record) -> tuple[Any, ...]:
@@ -284,14 +291,26 @@ def open_writer(folder: Path, *, command: str) -> Iterator[StoreWriter]:
 
     Raises `CollectionLockedError` at once when somebody else writes, `FormatVersionError`, `DiskFullError`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise CollectionError(
+            f"The collection's folder {folder.absolute()} cannot be written to: {error.strerror}. Choose another one with "
+            "--rsc-files, or mend its permissions."
+        ) from error
     try:
         _take_lock(descriptor, folder, command)
         writer = StoreWriter(folder)
         try:
-            with reporting_full_disk(folder):
-                writer._create_missing_tables()
+            try:
+                with reporting_full_disk(folder):
+                    writer._create_missing_tables()
+            except sqlite3.DatabaseError as error:
+                raise DamagedCollectionError(
+                    f"{folder / 'catalog.sqlite'} or thumbnails.sqlite beside it cannot be used: {error}. Put it back from a "
+                    "copy (thumbnails.sqlite may also be deleted), or make the collection anew in another folder (--rsc-files)."
+                ) from error
             for unfinished in writer.index_folder.glob("unfinished-*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
             yield writer

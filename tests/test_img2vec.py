@@ -150,7 +150,7 @@ def test_files_that_are_gone_stay_until_prune(photos: Path, tmp_path: Path, load
     report = index(photos, tmp_path / "rsc")
     assert (report.gone, report.removed, report.images) == (6, 0, 12)
     assert report.gone_paths[0] == str(photos / "odd" / "01.jpg")
-    report = index(photos, tmp_path / "rsc", prune=True)
+    report = index(photos, tmp_path / "rsc", prune=lambda path: True)
     assert (report.gone, report.removed, report.images) == (0, 6, 6)
 
 
