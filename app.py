@@ -1,4 +1,4 @@
-"""The service: pages, files of the catalogue by id, headers, error pages, and the factory.
+"""The service: pages, files of the catalog by id, headers, error pages, and the factory.
 
 Owns: everything HTTP that is not `/api/v1` (`api.py`). Does not own: searching (`search.py`), decoding (`images.py`),
 the server process (`commands/serve.py`). Importing this module makes nothing; `gunicorn app:app` asks for the
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from io import BytesIO
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template, request, send_file
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 VIEW_MAX_SIDE = 2048
 K_CHOICES = (12, 24, 48, 96, 192)
 STARTING_POINTS = 8
-VIEW_LOCK = "lookalike.view_lock"
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
@@ -61,7 +59,6 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     limit = service.settings.upload_max_bytes
     app.config.update(UPLOAD_MAX_BYTES=limit, MAX_CONTENT_LENGTH=limit + api.MULTIPART_OVERHEAD_BYTES)
     app.extensions[api.EXTENSION] = service
-    app.extensions[VIEW_LOCK] = Lock()
     app.jinja_env.filters.update(filesize=_filesize, data_uri=_data_uri, percent=_percent)
     app.register_blueprint(pages)
     app.register_blueprint(api.api)
@@ -191,7 +188,7 @@ def search() -> str:
 
 @pages.get("/images/<image_id>")
 def image(image_id: str) -> str:
-    """Show one image of the catalogue, what is known of it, and its nearest images."""
+    """Show one image of the catalog, what is known of it, and its nearest images."""
     service = api.service()
     k = api.wanted_k(request.args.get("k"))
     shown = service.image(api.image_id_of_path(image_id))
@@ -213,7 +210,7 @@ def readyz() -> Response:
     return api.status_json()
 
 
-# Files of the catalogue: by id, with a type that comes from their contents as indexed, never from their names.
+# Files of the catalog: by id, with a type that comes from their contents as indexed, never from their names.
 
 
 @dataclass(frozen=True)
@@ -300,13 +297,11 @@ def _reencode(path: bytes) -> bytes:
     """Return the picture as JPEG of at most `VIEW_MAX_SIDE` pixels a side."""
     settings = api.service().settings
     limits = Limits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels, max_frames=settings.max_frames)
-    # One at a time: the largest picture that can be indexed takes a gigabyte while it is decoded.
-    with current_app.extensions[VIEW_LOCK]:
-        try:
-            with open(path, "rb") as file:
-                return make_thumbnail(decode_image(file, limits, min_side=VIEW_MAX_SIDE).image, VIEW_MAX_SIDE)
-        except (OSError, ImageError) as error:
-            raise OriginalGoneError(f"{os.fsdecode(path)!r} can no longer be read: {error}") from error
+    try:
+        with open(path, "rb") as file:
+            return make_thumbnail(decode_image(file, limits, min_side=VIEW_MAX_SIDE).image, VIEW_MAX_SIDE)
+    except (OSError, ImageError) as error:
+        raise OriginalGoneError(f"{os.fsdecode(path)!r} can no longer be read: {error}") from error
 
 
 def _cached(response: Response) -> Response:

@@ -306,9 +306,7 @@ class _Indexing:
 
     def _look_at(self, files: list[File]) -> None:
         settings = self.settings
-        reader = Reader(
-            self.row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged, threading.Lock()
-        )
+        reader = Reader(self.row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged)
         pipeline = Pipeline(
             reader.read, self._wants_vector, self._run_network, settings.cpu_threads, settings.batch_size, self.job.stop
         )

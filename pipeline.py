@@ -25,7 +25,7 @@ from images import Limits, decode_image, make_thumbnail, network_input, sniff_fo
 from store import Record
 
 IN_MEMORY_BYTES = 32_000_000
-"""Files up to this size are read once, for the hash and the decoder; larger ones are streamed twice, one at a time."""
+"""Files up to this size are read once, for the hash and the decoder; larger ones are streamed twice."""
 
 SLOTS = 1_000
 """Files that may wait behind one whose batch is not full yet."""
@@ -92,7 +92,6 @@ class Reader:
     thumbnail_size: int
     complete: Mapping[bytes, list[Record]]
     is_unchanged: Callable[[File, int, int], bool]
-    one_large_file: threading.Lock
 
     def read(self, file: File) -> Seen:
         """Look at one file. Never raises for what is wrong with the file: that stands in the record."""
@@ -132,8 +131,7 @@ class Reader:
                 return Seen(file, same_contents(record, twins[0]))
             opened.seek(0)
             try:
-                with contextlib.nullcontext() if content is not None else self.one_large_file:
-                    return self._with_pixels(file, record, content if content is not None else opened)
+                return self._with_pixels(file, record, content if content is not None else opened)
             except ImageError as error:
                 return Seen(file, failed(record, error))
 

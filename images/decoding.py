@@ -10,13 +10,16 @@ Sources: Pillow's plugins; pillow-heif; EXIF 2.32.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import importlib
 import io
 import os
 import re
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -39,7 +42,7 @@ from images.pixels import to_rgb
 class DecodedImage:
     """The first picture of a file: RGB, upright, transparency over white.
 
-    `image` may be smaller than the file's picture (JPEG only, see `decode_image`); `width` and `height` are always of
+    `image` may be smaller than the file's picture (see `decode_image`'s `min_side`); `width` and `height` are always of
     the full upright picture. `format` is `sniff_format`'s word. `taken_at` is local time without zone, as
     "2019-08-03T12:01:00".
     """
@@ -78,7 +81,8 @@ def decode_image(source: bytes | BinaryIO, limits: Limits, *, min_side: int = 0)
     """Decode the first frame or page of a file's contents. Many threads may call this at once.
 
     `source`: the contents, or a seekable file, which stays open. `min_side`: a JPEG may be decoded at 1/2, 1/4 or 1/8
-    of its size as long as neither side of `image` falls below this many pixels; 0 decodes it in full.
+    of its size as long as neither side of `image` falls below this many pixels, and any picture is averaged down to no
+    less than three times as many; 0 keeps it in full. Very large pictures are decoded one after the other.
 
     Raises subclasses of `ImageError`: `EmptyFileError`, `NotAnImageError`, `DamagedImageError`, `TooManyBytesError`,
     `TooManyPixelsError`, `TooManyFramesError`, and `UnreadableFileError` where reading the file fails.
@@ -91,13 +95,15 @@ def decode_image(source: bytes | BinaryIO, limits: Limits, *, min_side: int = 0)
     except ImageError:
         raise
     # Hostile bytes make decoders raise whatever their authors did not foresee: OSError, ValueError, SyntaxError,
-    # struct.error, IndexError, KeyError, TypeError, OverflowError, EOFError, zlib.error, RuntimeError, MemoryError, …
+    # struct.error, IndexError, KeyError, TypeError, OverflowError, EOFError, zlib.error, RuntimeError, …
+    except MemoryError as error:
+        raise UnreadableFileError("There is not enough memory to decode the image.") from error
     except Exception as error:
         # An OSError with a number is the operating system's; EINVAL is a seek to where a damaged file points.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise UnreadableFileError(f"The file cannot be read: {error.strerror}.") from error
         text = " ".join(str(error).split()).rstrip(".")
-        reason = f"{type(error).__name__} {text}".strip() if isinstance(error, LookupError | MemoryError) else text
+        reason = f"{type(error).__name__} {text}".strip() if isinstance(error, LookupError) else text
         raise DamagedImageError(f"The image cannot be decoded: {reason}.") from error
 
 
@@ -146,18 +152,50 @@ def _decode(opened: Any, name: str, limits: Limits, min_side: int) -> DecodedIma
     width, height = opened.size
     if name == "JPEG" and min_side:
         opened.draft(None, (min_side, min_side))
-    opened.load()
-    if name != "JPEG":
-        width, height = opened.size
-        check_pixels(opened.size, limits)  # HEIF: the coded picture may be larger than its container says
-    orientation, taken_at = _read_exif(opened)
-    image = to_rgb(opened)
+    with _PIXELS_AT_ONCE.taking(opened.width * opened.height):
+        opened.load()
+        if name != "JPEG":
+            width, height = opened.size
+            check_pixels(opened.size, limits)  # HEIF: the coded picture may be larger than its container says
+        orientation, taken_at = _read_exif(opened)
+        image = _reduced(to_rgb(opened), min_side)
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
     image.info = {}  # else a comment of the file would be written into its thumbnail
     if orientation >= 5:
         width, height = height, width
     return DecodedImage(image, name, width, height, taken_at)
+
+
+def _reduced(image: Image.Image, min_side: int) -> Image.Image:
+    """Average a large picture down by a whole number, to no less than three times `min_side`, which no filter can tell."""
+    factor = min(image.size) // (3 * min_side) if min_side else 1
+    return image.reduce(factor) if factor > 1 else image
+
+
+class _Budget:
+    """An amount that callers take parts of and give back; whoever wants more than there is waits, or comes alone."""
+
+    def __init__(self, amount: int) -> None:
+        self._amount = amount
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taking(self, wanted: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + wanted <= self._amount)
+            self._taken += wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= wanted
+                self._changed.notify_all()
+
+
+# For the whole process, as memory is: a decoded pixel takes 3 to 11 bytes for a moment, so this is about half a gigabyte.
+_PIXELS_AT_ONCE = _Budget(50_000_000)
 
 
 def _read_exif(opened: Any) -> tuple[int, str | None]:

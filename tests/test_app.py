@@ -1,4 +1,4 @@
-"""Holds the pages, the files of the catalogue, the headers and the server process to what they promise."""
+"""Holds the pages, the files of the catalog, the headers and the server process to what they promise."""
 
 from __future__ import annotations
 
