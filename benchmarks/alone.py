@@ -126,17 +126,24 @@ def engine(step: Step) -> Answer:
 
 
 def pictures(step: Step) -> Answer:
-    """Core-seconds an image of one thread: decoding (from the file to the network's pixels), and the thumbnail."""
-    decoded = [_decoded(step.backbone, path) for path in step.photographs[:PREPARED]]
-    before = time.process_time()
-    decodings = _repeat(lambda path: _pixels(step.backbone, path), step.photographs, step.seconds / 2)
-    middle = time.process_time()
-    thumbnails = _repeat(lambda image: make_thumbnail(image.image, SETTINGS.thumbnail_size), decoded, step.seconds / 2)
-    after = time.process_time()
+    """Core-seconds an image of decoding (from the file to the network's pixels), and of the thumbnail."""
+    decoded = [_decoded(step.backbone, path).image for path in step.photographs[:PREPARED]]
+    threads = step.threads or SETTINGS.cpu_threads
     return {
-        "decode_core_seconds": (middle - before) / decodings.count,
-        "thumbnail_core_seconds": (after - middle) / thumbnails.count,
+        "decode_core_seconds": _core_seconds(
+            lambda path: _pixels(step.backbone, path), step.photographs, step, threads
+        ),
+        "thumbnail_core_seconds": _core_seconds(
+            lambda image: make_thumbnail(image, SETTINGS.thumbnail_size), decoded, step, threads
+        ),
     }
+
+
+def _core_seconds(call: Callable[[Any], object], arguments: Sequence[Any], step: Step, threads: int) -> float:
+    with ThreadPoolExecutor(threads) as pool:
+        before = time.process_time()
+        calls = list(pool.map(lambda _: _repeat(call, arguments, step.seconds / 2), range(threads)))
+        return (time.process_time() - before) / sum(call.count for call in calls)
 
 
 def _repeat(call: Callable[[Any], object], arguments: Sequence[Any], seconds: float) -> Calls:

@@ -22,7 +22,7 @@ from config import ROOT, Settings
 
 WEIGHTS_FILE = "inception_v3-random.weights.h5"
 STEPS_ALONE = {
-    "core_seconds": "the engine alone, one thread",
+    "core_seconds": "the engine alone",
     "decode_core_seconds": "decoding alone, from file to the network's pixels",
     "thumbnail_core_seconds": "the thumbnail alone",
 }
@@ -57,6 +57,11 @@ class JobRun:
         """From file to stored vector: without starting Python, compiling the network, and the index at the end."""
         apart = self.report["loading_seconds"] + self.report["index_seconds"]
         return float(self.report["vectorised"] / (self.report["seconds"] - apart))
+
+    @property
+    def core_seconds(self) -> float:
+        """Of the whole process, an image."""
+        return float(self.process.cpu_s / self.report["vectorised"])
 
 
 @dataclass
@@ -125,51 +130,64 @@ class Bench:
 def measure_network(bench: Bench, backbone: str) -> Iterator[Figure]:
     """(a), (b) and (c) in turn, so that a slow minute of the machine meets all three."""
     bench.prepare(backbone)
-    keras: list[float] = []
-    engine: list[dict[str, Any]] = []
-    job: list[JobRun] = []
-    single: list[dict[str, Any]] = []
-    for _ in range(bench.plan.rounds):
-        keras.append(bench.alone("keras_predict", backbone)["images_per_second"])
-        engine.append(bench.alone("engine", backbone))
-        job.append(bench.job(backbone, bench.plan.images[backbone], "exact"))
-        shutil.rmtree(job[-1].collection)
-        single.append(bench.alone("engine", backbone, threads=1) | bench.alone("pictures", backbone))
-    alone = [round_["images_per_second"] for round_ in engine]
-    whole = [run.images_per_second for run in job]
-    yield median_figure(backbone, "(a) Keras predict, one image at a time", keras, "images/s")
-    yield median_figure(backbone, f"(b) the engine alone, {engine[0]['precision']}", alone, "images/s")
-    yield median_figure(backbone, "(c) the whole job, from file to stored vector", whole, "images/s")
-    yield median_figure(backbone, "loading the network", [run.report["loading_seconds"] for run in job], "s")
-    for name, title in STEPS_ALONE.items():
-        yield median_figure(backbone, title, [1000 * parts[name] for parts in single], "core-ms")
-    used = [1000 * run.process.cpu_s / run.report["vectorised"] for run in job]
-    yield median_figure(backbone, "the whole job, with its start", used, "core-ms")
-    thrift = [
-        1000 * sum(parts[name] for name in STEPS_ALONE) / spent for parts, spent in zip(single, used, strict=True)
-    ]
-    yield median_figure(backbone, "the three alone ÷ the whole job, in core-seconds", thrift, "×")
-    yield from _ratios(backbone, keras, engine, whole, single)
+    rounds = [_measure_round(bench, backbone) for _ in range(bench.plan.rounds)]
+
+    def told(name: str, unit: str, value: Callable[[Round], float], at_least: float | None = None) -> Figure:
+        return median_figure(backbone, name, [value(round_) for round_ in rounds], unit, at_least=at_least)
+
+    yield told("(a) Keras predict, one image at a time", "images/s", lambda r: r.keras)
+    precision = rounds[0].full["precision"]
+    yield told(f"(b) the engine alone, {precision}", "images/s", lambda r: r.engine)
+    yield told("(c) the whole job, from file to stored vector", "images/s", lambda r: r.job.images_per_second)
+    yield told("loading the network", "s", lambda r: r.job.report["loading_seconds"])
+    for key, step in STEPS_ALONE.items():
+        one, every = [1000 * r.single[key] for r in rounds], [1000 * r.full[key] for r in rounds]
+        yield median_figure(backbone, f"{step}, one thread", one, "core-ms")
+        yield median_figure(backbone, f"{step}, all threads", every, "core-ms")
+    yield told("the whole job, with its start", "core-ms", lambda r: 1000 * r.job.core_seconds)
+    inception, bfloat16 = backbone == "inception_v3", precision == "bfloat16"
+    yield told("(c) ÷ (b)", "×", lambda r: r.job.images_per_second / r.engine, 0.85 if inception else None)
+    bound = 5.0 if bfloat16 else 2.5
+    yield told("(c) ÷ (a)", "×", lambda r: r.job.images_per_second / r.keras, bound if inception else None)
+    title = "(c) ÷ (cores ÷ the three alone in core-seconds), "
+    yield told(f"{title}one thread", "×", lambda r: r.share_of(r.single), None if inception else 0.9)
+    yield told(f"{title}all threads", "×", lambda r: r.share_of(r.full))
+    yield told(
+        "the three alone ÷ the job, core-seconds, all threads", "×", lambda r: total(r.full) / r.job.core_seconds
+    )
 
 
-def _ratios(
-    backbone: str,
-    keras: list[float],
-    engine: list[dict[str, Any]],
-    whole: list[float],
-    single: list[dict[str, Any]],
-) -> Iterator[Figure]:
-    cores = Settings().cpu_threads
-    over_engine = [c / b["images_per_second"] for c, b in zip(whole, engine, strict=True)]
-    over_keras = [c / a for c, a in zip(whole, keras, strict=True)]
-    possible = [cores / sum(parts[name] for name in STEPS_ALONE) for parts in single]
-    over_possible = [c / p for c, p in zip(whole, possible, strict=True)]
-    bound = 5 if engine[0]["precision"] == "bfloat16" else 2.5
-    inception = backbone == "inception_v3"
-    yield median_figure(backbone, "(c) ÷ (b)", over_engine, "×", at_least=0.85 if inception else None)
-    yield median_figure(backbone, "(c) ÷ (a)", over_keras, "×", at_least=bound if inception else None)
-    title = "(c) ÷ (cores ÷ (engine + decode + thumbnail core-seconds))"
-    yield median_figure(backbone, title, over_possible, "×", at_least=None if inception else 0.9)
+def total(steps: Mapping[str, Any]) -> float:
+    """Core-seconds an image of all that has to be done for it."""
+    return float(sum(steps[name] for name in STEPS_ALONE))
+
+
+@dataclass(frozen=True)
+class Round:
+    """(a), (b) and (c) measured one after the other, and the steps alone: by one thread, and on all cores."""
+
+    keras: float
+    job: JobRun
+    single: Mapping[str, Any]
+    full: Mapping[str, Any]
+
+    @property
+    def engine(self) -> float:
+        """(b) in images a second."""
+        return float(self.full["images_per_second"])
+
+    def share_of(self, steps: Mapping[str, Any]) -> float:
+        """(c) as a share of what all cores could do if only `steps` had to be done."""
+        return self.job.images_per_second * total(steps) / Settings().cpu_threads
+
+
+def _measure_round(bench: Bench, backbone: str) -> Round:
+    keras = bench.alone("keras_predict", backbone)["images_per_second"]
+    full = bench.alone("engine", backbone)
+    job = bench.job(backbone, bench.plan.images[backbone], "exact")
+    shutil.rmtree(job.collection)
+    single = bench.alone("engine", backbone, threads=1) | bench.alone("pictures", backbone, threads=1)
+    return Round(keras, job, single, full | bench.alone("pictures", backbone))
 
 
 def measure_inception(bench: Bench) -> Iterator[Figure]:

@@ -116,11 +116,12 @@ def test_every_part_runs_and_its_figures_are_kept(
 ) -> None:
     photographs = sorted(sample_photos.rglob("*.jpg"))[:24]
     parts = [name for name in PARTS if name != "inception_v3"]
-    figures = measure(TINY, parts, photographs, tmp_path, tmp_path)
+    (tmp_path / "results").mkdir()
+    figures = measure(TINY, parts, photographs, tmp_path, tmp_path / "results")
     printed = capsys.readouterr().out
     assert {figure.part for figure in figures} == {"efficientnet_lite0", "memory", "service", "index"}
     assert all(figure.name in printed for figure in figures)
-    (file,) = tmp_path.glob("*.json")
+    (file,) = (tmp_path / "results").glob("*.json")
     kept = json.loads(file.read_text(encoding="utf-8"))
     assert [figure["name"] for figure in kept["figures"]] == [figure.name for figure in figures]
     assert not list(tmp_path.glob("collection-*"))
