@@ -95,6 +95,7 @@ class IndexManifest:
     vectors_file: str = ""
     search_k: int = 0
     self_test: dict[str, Any] | None = None
+    bytes: int = 0
     reason: str = ""
 
 
@@ -136,6 +137,10 @@ class _Annoy:
 
 class _Usearch:
     def __init__(self, path: Path, dim: int, search_k: int) -> None:
+        # OpenVINO first: usearch brings a C++ library of its own, after which OpenVINO could not read networks any more
+        # (usearch 2.26, OpenVINO 2026.4). Without its telemetry, as in backbones/.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        import openvino  # noqa: F401
         from usearch.index import Index as Hnsw
 
         self._index = Hnsw(ndim=dim, metric="cos", dtype="bf16", expansion_search=search_k or 128)
@@ -300,7 +305,8 @@ def build_index(
             "faulty: try --index usearch."
         )
         return replace(exact, reason=reason, self_test=asdict(test))
-    return replace(exact, kind=kind, search_k=test.search_k, self_test=asdict(test))
+    size = (folder / f"index.{kind}").stat().st_size
+    return replace(exact, kind=kind, search_k=test.search_k, self_test=asdict(test), bytes=size)
 
 
 def _clear(folder: Path) -> None:
@@ -340,9 +346,10 @@ def is_complete(folder: Path, manifest: IndexManifest) -> bool:
         return True
     try:
         covered = {len(np.load(folder / name)) for name in ("ids.npy", "rows.npy")}
+        size = (folder / f"index.{manifest.kind}").stat().st_size
     except (OSError, ValueError, EOFError):
         return False
-    return covered == {manifest.items} and (folder / f"index.{manifest.kind}").is_file()
+    return covered == {manifest.items} and size == manifest.bytes
 
 
 def _carry_over(previous: tuple[Path, IndexManifest], folder: Path) -> IndexManifest:
@@ -482,10 +489,15 @@ def load_index(snapshot: Snapshot, folder: Path, manifest: IndexManifest) -> Ind
     """
     if manifest.kind == "exact" or manifest.vectors_file != snapshot.file:
         return Index(snapshot)
+    if not is_complete(folder, manifest):
+        raise DamagedCollectionError(
+            f"The {manifest.kind} index in {folder} is damaged. Run `python img2vec.py` again: it builds another one."
+        )
     try:
         candidates = _KINDS[manifest.kind](folder / f"index.{manifest.kind}", snapshot.dim, manifest.search_k)
         return Index(snapshot, candidates, np.load(folder / "ids.npy"), np.load(folder / "rows.npy"))
     except (OSError, ValueError, EOFError, RuntimeError, ImportError) as error:
         raise DamagedCollectionError(
-            f"The {manifest.kind} index in {folder} cannot be opened ({error}). Build it again: python img2vec.py --index auto"
+            f"The {manifest.kind} index in {folder} cannot be opened ({error}). Go on without it: "
+            "python img2vec.py --index exact"
         ) from error

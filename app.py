@@ -18,7 +18,20 @@ from hashlib import blake2b
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template, request, send_file
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    current_app,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    send_file,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 import api
@@ -175,6 +188,12 @@ def index() -> str:
     service = api.service()
     shown = service.some_images(STARTING_POINTS)
     return render_template("index.html", status=service.status(), some=shown, **_form(service.settings, None))
+
+
+@pages.get("/search")
+def search_again() -> ResponseReturnValue:
+    """Lead to the form: results of an upload have no address, since the upload is not kept."""
+    return redirect(url_for("pages.index"))
 
 
 @pages.post("/search")

@@ -142,7 +142,12 @@ def choose_network(settings: Settings, store: StoreWriter, note: Callable[[str],
     Raises `WeightsUnavailableError` for a network asked for by name, `CollectionMismatchError` when the weights found are not
     those that made the collection.
     """
-    own = own_network(store)
+    try:
+        own = own_network(store)
+    except DamagedCollectionError:
+        if settings.backbone is None:
+            raise
+        own = None
     if settings.backbone is not None:
         network = find_network(settings.backbone, layer=settings.layer, weights=settings.weights)
         if own is not None and own.key != network.key:
@@ -170,10 +175,7 @@ def own_network(store: StoreWriter) -> NetworkId | None:
     generation = store.last_generation()
     # Without a generation (a first job that was killed, index/ deleted) it is the network that was last written with.
     key = store.meta("vectors_key") if generation is None else generation.manifest["vectors_key"]
-    try:
-        return None if key is None else _network(store.manifest(key))
-    except DamagedCollectionError:
-        return None
+    return None if key is None else _network(store.manifest(key))
 
 
 def network_of(store: Store, generation: Generation) -> NetworkId:
@@ -414,12 +416,11 @@ class _Indexing:
     def _moved_from(self, record: Record) -> Record | None:
         """Return the record of a file that is gone and had the same bytes: then this one is that image at a new place.
 
-        Only below the nearest folder that is still there: a copy elsewhere must not take the place of a picture on a disk
-        that is not mounted.
+        Only when its disk is there: a copy elsewhere must not take the place of a picture on a disk that is not mounted.
         """
         twins = self.complete.get(record.sha256 or b"", [])
         for place, twin in enumerate(twins):
-            if twin.image_id and is_gone(twin.path) and record.path.startswith(_nearest_folder(twin.path)):
+            if twin.image_id and is_gone(twin.path) and _could_move(twin.path, record.path):
                 twins[place] = replace(record, image_id=0)
                 self.moved_ids.add(twin.image_id)
                 return twin
@@ -477,12 +478,18 @@ def is_gone(path: bytes) -> bool:
     return False
 
 
-def _nearest_folder(path: bytes) -> bytes:
-    """Return the nearest folder above `path` that is still there, with a slash at its end; never the root folder."""
-    folder = os.path.dirname(path)
+def _could_move(before: bytes, after: bytes) -> bool:
+    """Tell whether a file can have moved, as opposed to its disk not being mounted.
+
+    Its folder still holds other things; or its folder was renamed, below the nearest one that is still there. An empty folder
+    may be one that a disk is mounted on.
+    """
+    folder = os.path.dirname(before)
+    if os.path.isdir(folder):
+        return bool(os.listdir(folder))
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    return folder + b"/"
+    return after.startswith(folder + b"/")  # never true of the root folder
 
 
 def publish(writer: StoreWriter, key: str, job: Job, report: Report) -> None:

@@ -20,11 +20,12 @@ from xml.etree import ElementTree
 
 from backbones.backbone import NetworkId, find_row
 from backbones.openvino_library import import_openvino
-from backbones.weights import check_weights
+from backbones.weights import check_weights, sha256_of
 from config import ROOT
-from errors import BackboneError, LookalikeError
+from errors import BackboneError, DiskFullError, LookalikeError
 
 FORMAT_VERSION = 1
+NEEDED_MB = 120
 _SHOWN_ERROR_CHARACTERS = 1500
 _TEMPORARY_PREFIX = ".converting-"
 _ABANDONED_AFTER_S = 24 * 3600
@@ -39,11 +40,19 @@ def is_converted(network: NetworkId, models_dir: Path) -> bool:
     folder = converted_folder(network, models_dir)
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        sizes = {name: (folder / name).stat().st_size for name in ("model.xml", "model.bin")}
+        expected = {
+            "format_version": FORMAT_VERSION,
+            "weights_sha256": network.weights_sha256,
+            "files": _hashes(folder),
+        }
     except (OSError, ValueError):
         return False
-    expected = {"format_version": FORMAT_VERSION, "weights_sha256": network.weights_sha256, "bytes": sizes}
     return isinstance(manifest, dict) and expected.items() <= manifest.items()
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """A network with damaged numbers would fill a collection with rubbish; hashing 100 MB takes a tenth of a second."""
+    return {name: sha256_of(folder / name) for name in ("model.xml", "model.bin")}
 
 
 def convert_in_child(network: NetworkId, weights: Path, models_dir: Path) -> None:
@@ -52,13 +61,22 @@ def convert_in_child(network: NetworkId, weights: Path, models_dir: Path) -> Non
     command += ["--weights", str(weights.absolute()), "--sha256", network.weights_sha256]
     command += ["--models-dir", str(models_dir.absolute())]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
-    child = subprocess.run(command, cwd=ROOT, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    # A session of its own keeps a terminal's Ctrl-C from it: the job decides what that means.
+    child = subprocess.run(
+        command, cwd=ROOT, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False, start_new_session=True
+    )
     if child.returncode == 0:
         return
     said = child.stderr.decode("utf-8", "replace").strip()
     last_line = said.rpartition("\n")[2]
     if child.returncode == 1 and last_line.startswith("Error: "):
         raise BackboneError(last_line.removeprefix("Error: "))
+    free_mb = shutil.disk_usage(models_dir).free / 1e6 if models_dir.exists() else 0
+    if free_mb < NEEDED_MB:
+        raise DiskFullError(
+            f"{network.backbone} could not be converted for OpenVINO: {free_mb:,.0f} MB are free in {models_dir}, and about "
+            f"{NEEDED_MB} are needed (600 for vgg16). Make room, and run the same command again."
+        )
     raise BackboneError(
         f"{network.backbone} could not be converted for OpenVINO: the child process ended with code {child.returncode} "
         "(-9: killed, most often for lack of memory; about 1.5 GB are needed). It said: "
@@ -99,7 +117,7 @@ def _write_folder(network: NetworkId, weights: Path, folder: Path) -> None:
         "weights_sha256": network.weights_sha256,
         "openvino": openvino.__version__,
         "outputs": sorted(output.any_name for output in model.outputs),
-        "bytes": {name: (folder / name).stat().st_size for name in ("model.xml", "model.bin")},
+        "files": _hashes(folder),
         "licence": row.licence,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -117,7 +118,9 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
     for folder in found.unreadable:
         print(f"img2vec.py: the folder {_printable(folder)} cannot be read", file=sys.stderr)
     if patterns and not found.paths:
-        raise SettingsError("None of the patterns matches a file. Check the spelling, and that the disk is mounted.")
+        raise SettingsError(
+            "None of the patterns matches a file. Check the spelling, that the folder is not empty, and that the disk is mounted."
+        )
     if not patterns and not (settings.rsc_files / "catalog.sqlite").exists():
         raise CollectionMissingError(
             f"There is no collection in {settings.rsc_files.absolute()} yet, and no pattern is given."
@@ -284,8 +287,12 @@ def _report_text(report: Report, settings: Settings) -> str:
         lines.append(f"Index:    {_index_text(report)}")
     lines.append(f"Lies in:  {report.rsc_files}")
     if report.images and not report.interrupted:
-        lines.append("Search:   python app.py")
+        lines.append("Search:   python app.py" + _folder_option(settings))
     return "\n".join(lines)
+
+
+def _folder_option(settings: Settings) -> str:
+    return "" if settings.rsc_files == Settings.rsc_files else f" --rsc-files {shlex.quote(str(settings.rsc_files))}"
 
 
 def _index_text(report: Report) -> str:

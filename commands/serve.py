@@ -72,7 +72,7 @@ def _check_address(settings: Settings) -> None:
             probe.listen(1)
     except (OSError, UnicodeError) as error:
         raise SettingsError(
-            f"cannot listen on {address}: {error}. Perhaps it is running already; else choose another --port or --host."
+            f"cannot listen on {address}: {error}. Choose another --port or --host; perhaps it is running already."
         ) from error
 
 

@@ -16,6 +16,8 @@ function enhance(form) {
 
   function rest() {
     form.removeAttribute("aria-busy");
+    input.value = ""; // else choosing the same picture again after going back would change nothing
+    preview.hidden = true;
     say("", "idle");
   }
 

@@ -59,7 +59,7 @@ CREATE TABLE predicted_labels (
     PRIMARY KEY (set_id, sha256, rank)
 ) WITHOUT ROWID;
 """
-THUMBNAIL_SCHEMA = "CREATE TABLE thumbnails (sha256 BLOB PRIMARY KEY, jpeg BLOB NOT NULL)"
+THUMBNAIL_SCHEMA = "CREATE TABLE IF NOT EXISTS thumbnails (sha256 BLOB PRIMARY KEY, jpeg BLOB NOT NULL)"
 RECORD_COLUMNS = "path, size, mtime_ns, sha256, format, width, height, taken_at, label, error_code, error"
 
 

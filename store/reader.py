@@ -189,7 +189,8 @@ class Store:
             return VectorsManifest(**values)
         except (OSError, ValueError, TypeError) as error:
             raise DamagedCollectionError(
-                f"{path} cannot be read ({error}). Index the pictures again, or put the file back from a copy."
+                f"{path} cannot be read ({error}). Run `python img2vec.py --backbone {key.partition('-')[0]}`: it writes the "
+                "file again."
             ) from error
 
     def snapshot(self, key: str) -> Snapshot:
@@ -259,6 +260,14 @@ def _map_vectors(path: Path, count: int, dim: int) -> npt.NDArray[np.float16]:
     return np.memmap(path, dtype=VECTOR_DTYPE, mode="r", shape=(count, dim))
 
 
+def damaged_catalog(folder: Path, error: sqlite3.Error) -> DamagedCollectionError:
+    """Return the error that says what SQLite found, and what can be done."""
+    return DamagedCollectionError(
+        f"{folder / 'catalog.sqlite'} cannot be read: {error}. Put it back from a copy, or make the collection anew in another "
+        "folder (--rsc-files)."
+    )
+
+
 def open_store(folder: Path) -> Store:
     """Open a collection for reading; raises `CollectionMissingError` or `FormatVersionError`."""
     store = Store(folder)
@@ -273,9 +282,6 @@ def open_store(folder: Path) -> Store:
         version = store.meta("format_version")
     except sqlite3.DatabaseError as error:
         store.close()
-        raise DamagedCollectionError(
-            f"{store.folder / 'catalog.sqlite'} cannot be read: {error}. Put it back from a copy, or make the collection anew in "
-            "another folder (--rsc-files)."
-        ) from error
+        raise damaged_catalog(store.folder, error) from error
     check_format_version(int(version) if version else None, store.folder / "catalog.sqlite")
     return store

@@ -33,7 +33,7 @@ from store.formats import (
     sync_folder,
     write_durably,
 )
-from store.reader import Store
+from store.reader import Store, damaged_catalog
 
 COMPACT_CHUNK_ROWS = 4096
 _UPSERT = (
@@ -53,17 +53,32 @@ class StoreWriter(Store):
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
-    def _create_missing_tables(self) -> None:
-        with _transaction(self._thumbnails) as thumbnails:
-            if thumbnails.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
-                thumbnails.execute(THUMBNAIL_SCHEMA)
-        with _transaction(self._catalog) as catalog:
-            if not self.has_tables():
-                for statement in CATALOG_SCHEMA.split(";"):
-                    catalog.execute(statement)
-                catalog.execute("INSERT INTO meta VALUES ('format_version', ?)", (str(FORMAT_VERSION),))
+    def _make_ready(self) -> None:
+        """Create the tables that are missing; damaged thumbnails are made anew, a damaged catalog is refused."""
+        try:
+            self._create_thumbnails()
+        except sqlite3.OperationalError:
+            raise  # a lock, or the disk
+        except sqlite3.DatabaseError:
+            self.close()
+            (self.folder / "thumbnails.sqlite").unlink()
+            self._create_thumbnails()
+        try:
+            with _transaction(self._catalog) as catalog:
+                if not self.has_tables():
+                    for statement in CATALOG_SCHEMA.split(";"):
+                        catalog.execute(statement)
+                    catalog.execute("INSERT INTO meta VALUES ('format_version', ?)", (str(FORMAT_VERSION),))
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise damaged_catalog(self.folder, error) from error
         version = self.meta("format_version")
         check_format_version(int(version) if version else None, self.folder / "catalog.sqlite")
+
+    def _create_thumbnails(self) -> None:
+        with _transaction(self._thumbnails) as thumbnails:
+            thumbnails.execute(THUMBNAIL_SCHEMA)
 
     def set_meta(self, name: str, value: str) -> None:
         """Remember one word of the collection."""
@@ -81,7 +96,10 @@ class StoreWriter(Store):
                 catalog.execute(
                     "INSERT OR IGNORE INTO vector_sets (key, file, rows) VALUES (?, 'vectors.f16', 0)", (manifest.key,)
                 )
-            self.manifest(manifest.key)  # refuses another format version
+            try:
+                self.manifest(manifest.key)  # refuses another format version
+            except DamagedCollectionError:
+                write_durably(folder / "manifest.json", json.dumps(asdict(manifest), indent=2))  # its key says the same
             self._recover(manifest)
 
     def _recover(self, manifest: VectorsManifest) -> None:
@@ -303,14 +321,8 @@ def open_writer(folder: Path, *, command: str) -> Iterator[StoreWriter]:
         _take_lock(descriptor, folder, command)
         writer = StoreWriter(folder)
         try:
-            try:
-                with reporting_full_disk(folder):
-                    writer._create_missing_tables()
-            except sqlite3.DatabaseError as error:
-                raise DamagedCollectionError(
-                    f"{folder / 'catalog.sqlite'} or thumbnails.sqlite beside it cannot be used: {error}. Put it back from a "
-                    "copy (thumbnails.sqlite may also be deleted), or make the collection anew in another folder (--rsc-files)."
-                ) from error
+            with reporting_full_disk(folder):
+                writer._make_ready()
             for unfinished in writer.index_folder.glob("unfinished-*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
             yield writer

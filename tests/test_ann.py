@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ann import Index, IndexManifest, IndexOptions, build_index, load_index, unit_vectors
-from errors import IndexBuildError
+from ann import Index, IndexManifest, IndexOptions, build_index, is_complete, load_index, unit_vectors
+from errors import DamagedCollectionError, IndexBuildError
 from store import Snapshot
 
 DIM = 48
@@ -200,9 +202,36 @@ def test_a_build_whose_process_dies_is_not_used(tmp_path: Path, monkeypatch: pyt
         "import os, sys\nif 'build_here' in ' '.join(sys.orig_argv): os.kill(os.getpid(), 7)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    manifest = build_index(snapshot, tmp_path, IndexOptions("annoy"))
+    (tmp_path / "built").mkdir()
+    manifest = build_index(snapshot, tmp_path / "built", IndexOptions("annoy"))
     assert manifest.kind == "exact"
     assert "signal 7" in manifest.reason
+    assert list((tmp_path / "built").iterdir()) == []  # what is left of it may be what filled the disk
+
+
+@needs_annoy
+def test_a_build_that_is_stopped_is_not_used_and_its_process_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "built").mkdir()
+    snapshot = write_snapshot(tmp_path, np.random.default_rng(0).normal(size=(20_000, DIM)))
+    stop = threading.Event()
+    timer = threading.Timer(0.5, stop.set)
+    timer.start()
+    manifest = build_index(snapshot, tmp_path / "built", IndexOptions("annoy", trees=2000), stop=stop)
+    timer.join()
+    assert (manifest.kind, list((tmp_path / "built").iterdir())) == ("exact", [])
+    assert "stopped" in manifest.reason
+
+
+@needs_annoy
+@pytest.mark.parametrize("name", ["index.annoy", "ids.npy"])
+def test_a_damaged_index_is_noticed(tmp_path: Path, name: str) -> None:
+    snapshot = make_snapshot(tmp_path, 1500)
+    manifest = build_index(snapshot, tmp_path, IndexOptions("annoy"))
+    assert is_complete(tmp_path, manifest)
+    os.truncate(tmp_path / name, 100)
+    assert not is_complete(tmp_path, manifest)
+    with pytest.raises(DamagedCollectionError, match=r"python img2vec\.py"):
+        load_index(snapshot, tmp_path, manifest)
 
 
 @needs_annoy

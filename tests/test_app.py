@@ -119,6 +119,11 @@ def test_an_image_has_a_page_with_what_is_known_of_it_and_its_own_neighbours(cli
     assert "/images/1/thumbnail" not in neighbours
 
 
+def test_the_address_of_a_search_leads_to_the_form(client: FlaskClient) -> None:
+    answer = client.get("/search")
+    assert (answer.status_code, answer.location) == (302, "/")
+
+
 def test_names_that_look_like_html_stay_text(client: FlaskClient) -> None:
     page = page_of(client, f"/images/{id_of(NAMES[2])}")
     assert "<b>" not in page
@@ -177,7 +182,6 @@ def test_a_wrong_upload_gets_a_friendly_page_with_the_form(
         ("GET", "/static/../app.py", 404),
         ("GET", "/static/%00", 404),
         ("GET", "/%ff%fe", 404),
-        ("GET", "/search", 405),
         ("POST", "/", 405),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import img2vec
 import pipeline
 from ann import Index
 from config import Settings
@@ -380,3 +382,96 @@ def test_lost_vectors_are_computed_again(photos: Path, tmp_path: Path, loaded: l
     assert report.vectorised == 12
     record = open_store(tmp_path / "rsc").record(3)
     assert open_store(tmp_path / "rsc").thumbnail(record.sha256 or b"") is not None
+
+
+def test_without_a_generation_the_collection_still_keeps_its_network(
+    photos: Path, tmp_path: Path, loaded: list[FakeBackbone]
+) -> None:
+    index(photos, tmp_path / "rsc", settings={"backbone": "resnet50"})
+    shutil.rmtree(tmp_path / "rsc" / "index")
+    report = index(photos, tmp_path / "rsc")
+    assert (report.backbone, report.vectorised, report.images) == ("resnet50", 0, 12)
+
+
+def test_a_damaged_generation_is_built_again(photos: Path, tmp_path: Path, loaded: list[FakeBackbone]) -> None:
+    index(photos, tmp_path / "rsc")
+    (tmp_path / "rsc" / "index" / "CURRENT").write_text("garbage")
+    report = index(photos, tmp_path / "rsc")
+    assert (report.vectorised, report.images) == (0, 12)
+    assert len(searchable(tmp_path / "rsc")) == 12
+
+
+def test_a_stopped_first_run_is_searchable_and_the_next_builds_its_index(
+    photos: Path, tmp_path: Path, loaded: list[FakeBackbone]
+) -> None:
+    settings = Settings(rsc_files=tmp_path / "rsc", batch_size=4, threads=2, index="annoy")
+    job = Job(settings, find_images([str(photos)]).paths)
+    job.stop.set()
+    report = index_images(replace(job, paths=job.paths, on_progress=lambda progress: None))
+    assert report.interrupted
+    assert "stopped" in report.index["reason"] or report.images == 0
+    stopping = replace(job, stop=threading.Event())
+    stopping = replace(stopping, on_progress=lambda progress: stopping.stop.set())
+    report = index_images(stopping)
+    assert report.index["kind"] == "exact"
+    assert len(searchable(tmp_path / "rsc")) == report.images > 0
+    report = index_images(replace(job, stop=threading.Event()))
+    assert (report.index["kind"], report.images) == ("annoy", 12)
+
+
+@pytest.mark.parametrize("contents", [b"", b"a letter"])
+def test_an_image_overwritten_by_something_else_leaves_the_index_with_a_reason(
+    photos: Path, tmp_path: Path, loaded: list[FakeBackbone], contents: bytes
+) -> None:
+    index(photos, tmp_path / "rsc")
+    (photos / "odd" / "01.jpg").write_bytes(contents)
+    report = index(photos, tmp_path / "rsc")
+    assert (report.failed, report.skipped, report.images) == (1, 0, 11)
+    assert "none any more" in report.failures[0].reason
+    assert index(photos, tmp_path / "rsc").known_failures == 1
+
+
+def test_a_passing_failure_of_a_known_image_is_listed(photos: Path, tmp_path: Path, loaded: list[FakeBackbone]) -> None:
+    index(photos, tmp_path / "rsc")
+    paths = find_images([str(photos)]).paths
+    (photos / "odd" / "01.jpg").unlink()
+    report = index_images(Job(Settings(rsc_files=tmp_path / "rsc"), paths))
+    assert [failure.path for failure in report.failures] == [str(photos / "odd" / "01.jpg")]
+
+
+def test_labels_follow_the_folder(photos: Path, tmp_path: Path, loaded: list[FakeBackbone]) -> None:
+    index(photos, tmp_path / "rsc")
+    os.rename(photos / "even" / "00.jpg", photos / "odd" / "00.jpg")
+    index(photos, tmp_path / "rsc")
+    assert open_store(tmp_path / "rsc").record(1).label == "odd"
+
+
+def test_a_copy_elsewhere_does_not_take_the_place_of_a_file_on_a_disk_that_is_not_mounted(
+    photos: Path, tmp_path: Path, loaded: list[FakeBackbone]
+) -> None:
+    disk = tmp_path / "disk"
+    os.rename(photos, disk)
+    index(disk, tmp_path / "rsc")
+    backup = tmp_path / "backup"
+    shutil.copytree(disk, backup / "of-disk")
+    shutil.rmtree(disk)
+    disk.mkdir()
+    report = index(backup, tmp_path / "rsc")
+    assert (report.moved, report.new, report.gone, report.images) == (0, 12, 12, 24)
+
+
+def test_what_cannot_be_looked_at_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    assert img2vec.is_gone(os.fsencode(tmp_path / "nothing"))
+    monkeypatch.setattr(os, "lstat", locked)
+    assert not img2vec.is_gone(os.fsencode(tmp_path / "nothing"))
+
+
+def test_prune_takes_out_only_what_it_is_asked_about(photos: Path, tmp_path: Path, loaded: list[FakeBackbone]) -> None:
+    index(photos, tmp_path / "rsc")
+    shutil.rmtree(photos / "odd")
+    (photos / "even" / "00.jpg").unlink()
+    report = index(photos / "even", tmp_path / "rsc", prune=lambda path: b"/even/" in path)
+    assert (report.removed, report.gone, report.images) == (1, 6, 11)

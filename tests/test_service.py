@@ -181,6 +181,35 @@ def test_a_service_without_collection_becomes_ready_when_one_is_made(tmp_path: P
     service.close()
 
 
+def test_a_generation_that_cannot_be_loaded_leaves_the_old_one_answering(
+    collection: Path, sample_photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rsc_files = tmp_path / "rsc"
+    shutil.copytree(collection, rsc_files)
+    service = open_service(Settings(rsc_files=rsc_files))
+    settings = Settings(rsc_files=rsc_files, index="annoy")
+    index_images(Job(settings, find_images([str(sample_photos)]).paths))
+    (rsc_files / "index" / "gen-000002" / "index.annoy").unlink()
+    for _ in range(3):
+        assert len(service.search_image(1, k=3).matches) == 3
+    assert service.status().generation == 1
+    assert caplog.text.count("the old one goes on answering") == 1
+    service.close()
+
+
+def test_a_collection_made_anew_under_the_service_is_taken_up(tmp_path: Path, sample_photos: Path) -> None:
+    rsc_files = tmp_path / "rsc"
+    index(rsc_files, sample_photos / "chelsea")
+    service = open_service(Settings(rsc_files=rsc_files))
+    assert service.image(1).label == "chelsea"
+    shutil.rmtree(rsc_files)
+    index(rsc_files, sample_photos / "coffee", sample_photos / "rocket")
+    upload = next((sample_photos / "coffee").glob("original.*")).read_bytes()
+    assert {match.image.label for match in service.search_upload(upload, k=3).matches} == {"coffee"}
+    assert service.status().images == 24
+    service.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["app", "gunicorn"])
 def test_a_new_generation_is_taken_up_under_load_without_a_failed_request(
@@ -259,6 +288,6 @@ def test_the_page_of_an_upload_shows_real_matches(collection: Path, sample_photo
     client = create_app(Settings(rsc_files=collection)).test_client()
     upload = next((sample_photos / "coffee").glob("original.*"))
     page = client.post("/search", data={"file": (io.BytesIO(upload.read_bytes()), "coffee.png"), "k": "12"}).text
-    ids = re.findall(r'href="/images/(\d+)"', page)
+    ids = re.findall(r'href="/images/(\d+)', page)
     assert len(set(ids)) == 12
     assert client.get(f"/images/{ids[0]}").status_code == 200

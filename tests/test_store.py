@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from config import ROOT
 from errors import (
+    CollectionError,
     CollectionLockedError,
     CollectionMissingError,
     DamagedCollectionError,
@@ -289,3 +291,86 @@ def test_a_full_disk_is_a_clear_message_and_leaves_what_was_committed(tmp_path: 
         writer.begin_vectors(MANIFEST)
         writer.commit(KEY, batch_of(6000))
         assert writer.snapshot(KEY).take(slice(None))[-1, 0] == 6000.0
+
+
+def leave_a_journal(folder: Path) -> None:
+    """Kill a writer inside a transaction that has begun to change the catalog's file."""
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom store import open_writer\n"
+        "with open_writer(Path(sys.argv[1]), command='test') as writer:\n"
+        "    catalog = writer._catalog\n    catalog.execute('PRAGMA cache_size = 1')\n    catalog.execute('BEGIN IMMEDIATE')\n"
+        "    catalog.executemany('INSERT INTO meta VALUES (?, ?)', [(f'{n}', 'x' * 500) for n in range(2000)])\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=False)
+    assert (folder / "catalog.sqlite-journal").stat().st_size > 0
+
+
+def test_readers_roll_back_what_a_killed_writer_had_begun(tmp_path: Path) -> None:
+    make_collection(tmp_path, 1, 2)
+    reader = open_store(tmp_path)
+    assert reader.record(1).path == b"/photos/1.jpg"
+    leave_a_journal(tmp_path)
+    assert reader.record(2).path == b"/photos/2.jpg"
+    assert len(open_store(tmp_path).snapshot(KEY)) == 2
+    assert reader.meta("1999") is None
+
+
+def test_a_catalog_without_its_first_commit_is_no_collection(tmp_path: Path) -> None:
+    (tmp_path / "catalog.sqlite").write_bytes(b"")
+    with pytest.raises(CollectionMissingError):
+        open_store(tmp_path)
+
+
+def test_a_damaged_catalog_is_named_to_readers_and_writers(tmp_path: Path) -> None:
+    (tmp_path / "catalog.sqlite").write_bytes(b"garbage " * 2000)
+    with pytest.raises(DamagedCollectionError, match="file is not a database"):
+        open_store(tmp_path)
+    writer = open_writer(tmp_path, command="test")
+    with pytest.raises(DamagedCollectionError, match="file is not a database"):
+        writer.__enter__()
+
+
+def test_damaged_thumbnails_are_made_anew(tmp_path: Path) -> None:
+    make_collection(tmp_path, 1)
+    (tmp_path / "thumbnails.sqlite").write_bytes(b"garbage " * 2000)
+    with open_writer(tmp_path, command="test") as writer:
+        assert writer.thumbnail_hashes() == set()
+
+
+@pytest.mark.parametrize("damage", ["CURRENT", "manifest", "folder"])
+def test_a_damaged_generation_is_named_and_does_not_stop_the_next(tmp_path: Path, damage: str) -> None:
+    make_collection(tmp_path, 1)
+    with open_writer(tmp_path, command="test") as writer, writer.new_generation({"number": 1}):
+        pass
+    if damage == "CURRENT":
+        (tmp_path / "index" / "CURRENT").write_text("garbage")
+    elif damage == "manifest":
+        (tmp_path / "index" / "gen-000001" / "manifest.json").write_text("{")
+    else:
+        shutil.rmtree(tmp_path / "index" / "gen-000001")
+    with pytest.raises(DamagedCollectionError, match=r"python img2vec\.py"):
+        open_store(tmp_path).generation()
+    with open_writer(tmp_path, command="test") as writer:
+        assert writer.last_generation() is None
+        with writer.new_generation({"number": 2}):
+            pass
+    generation = open_store(tmp_path).generation()
+    assert generation is not None
+    assert generation.manifest["number"] == 2
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CollectionError, match="--rsc-files"):
+        open_writer(tmp_path / "file" / "rsc", command="test").__enter__()
+
+
+def test_a_lost_manifest_of_vectors_is_written_again(tmp_path: Path) -> None:
+    make_collection(tmp_path, 1)
+    (tmp_path / "vectors" / KEY / "manifest.json").write_text("{")
+    with pytest.raises(DamagedCollectionError, match="--backbone net"):
+        open_store(tmp_path).manifest(KEY)
+    with open_writer(tmp_path, command="test") as writer:
+        writer.begin_vectors(MANIFEST)
+    assert open_store(tmp_path).manifest(KEY) == MANIFEST
