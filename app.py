@@ -260,7 +260,7 @@ def thumbnail(image_id: str) -> Response:
     """Send the thumbnail made at indexing time."""
     content = api.service().thumbnail(api.image_id_of_path(image_id))
     response = send_file(BytesIO(content), mimetype="image/jpeg", etag=_hash(content))
-    return _cached(response)
+    return _revalidated(response)
 
 
 @pages.get("/images/<image_id>/view")
@@ -273,7 +273,7 @@ def view(image_id: str) -> Response:
     etag = _version(path, shown) + "-view"
     content = b"" if etag in request.if_none_match else _reencode(path)  # of b"", send_file makes a 304
     name = _file_name(shown, (".jpg",))
-    return _cached(send_file(BytesIO(content), mimetype="image/jpeg", download_name=name, etag=etag))
+    return _revalidated(send_file(BytesIO(content), mimetype="image/jpeg", download_name=name, etag=etag))
 
 
 @pages.get("/images/<image_id>/original")
@@ -300,7 +300,7 @@ def _send_original(path: bytes, shown: ImageInfo, *, as_attachment: bool) -> Res
         )
     except OSError as error:
         raise OriginalGoneError(f"The file of image {shown.image_id} cannot be opened: {error}") from error
-    return _cached(response)
+    return _revalidated(response)
 
 
 def _version(path: bytes, shown: ImageInfo) -> str:
@@ -323,7 +323,8 @@ def _reencode(path: bytes) -> bytes:
         raise OriginalGoneError(f"{os.fsdecode(path)!r} can no longer be read: {error}") from error
 
 
-def _cached(response: Response) -> Response:
+def _revalidated(response: Response) -> Response:
+    """Let browsers keep a copy and ask each time whether it is still true; `send_file` says "no-cache" to proxies as well."""
     response.headers["Cache-Control"] = "private, no-cache"
     return response
 
