@@ -1,0 +1,70 @@
+"""A collection written by an earlier program stays readable: `golden/format-<version>/` is never written again.
+
+Made once, by the program of that version: three drawings indexed with the foretellable network of `fake_backbone`, one of them
+twice, and a damaged file.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ann import IndexManifest, load_index
+from store import FORMAT_VERSION, Batch, Record, Store, open_store, open_writer
+from tests.fake_backbone import NETWORK
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(params=sorted(path.name for path in GOLDEN.iterdir()))
+def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    shutil.copytree(GOLDEN / request.param, tmp_path / "rsc")
+    return open_store(tmp_path / "rsc")
+
+
+def test_this_version_has_a_golden_collection() -> None:
+    assert (GOLDEN / f"format-{FORMAT_VERSION}" / "catalog.sqlite").is_file()
+
+
+def test_a_golden_collection_reads_as_it_was_written(collection: Store) -> None:
+    records = list(collection.all_records())
+    assert [record.path for record in records] == [
+        b"/golden/blue/second.png",
+        b"/golden/blue/third.jpg",
+        b"/golden/red/caf\xe9.jpg",
+        b"/golden/red/copy.png",
+        b"/golden/red/damaged.jpg",
+    ]
+    assert [record.label for record in records] == ["blue", "blue", "red", "red", "red"]
+    assert [(record.width, record.height) for record in records[:2]] == [(64, 48), (30, 80)]
+    assert records[1].taken_at == "2001-02-03T04:05:06"
+    assert [record.error_code for record in records] == [None, None, None, None, "damaged_image"]
+    thumbnail = collection.thumbnail(records[0].sha256 or b"")
+    assert thumbnail is not None
+    assert thumbnail.startswith(b"\xff\xd8")
+    labels = collection.predicted_labels(NETWORK.key, [records[0].sha256 or b""])
+    assert len(labels[records[0].sha256 or b""]) == 5
+
+
+def test_a_golden_collection_is_searched_as_it_was(collection: Store) -> None:
+    generation = collection.generation()
+    assert generation is not None
+    assert generation.manifest["vectors_key"] == NETWORK.key
+    snapshot = collection.snapshot(NETWORK.key)
+    assert snapshot.ids.tolist() == [1, 2, 3, 4]
+    assert snapshot.rows.tolist() == [0, 1, 2, 0]
+    index = load_index(snapshot, generation.folder, IndexManifest(**generation.manifest["index"]))
+    answer = index.query(snapshot.take(slice(0, 1)), 4)
+    assert answer.ids.tolist()[0][:2] == [1, 4]
+    assert answer.distances[0].tolist() == sorted(answer.distances[0].tolist())
+
+
+def test_a_golden_collection_can_be_added_to(collection: Store) -> None:
+    with open_writer(collection.folder, command="test") as writer:
+        writer.begin_vectors(writer.manifest(NETWORK.key))
+        vector = writer.snapshot(NETWORK.key).take(slice(0, 1))[0]
+        batch = Batch(records=[Record(b"/golden/new.jpg", 1, 2, b"n" * 32, "JPEG", 3, 4)], vectors={b"n" * 32: -vector})
+        writer.commit(NETWORK.key, batch)
+    assert collection.snapshot(NETWORK.key).ids.tolist() == [1, 2, 3, 4, 6]
