@@ -65,7 +65,7 @@ def line(figure: Figure) -> str:
     """Return one line of the table."""
     runs = f"({' '.join(number(run) for run in figure.runs)})" if len(figure.runs) > 1 else ""
     text = (
-        f"  {figure.name:<58} {number(figure.value):>8} {figure.unit:<9} {figure.bound:<24} {figure.verdict:<11} {runs}"
+        f"  {figure.name:<63} {number(figure.value):>8} {figure.unit:<9} {figure.bound:<24} {figure.verdict:<11} {runs}"
     )
     return text.rstrip()
 
