@@ -8,6 +8,7 @@ or the bytes of an upload (always in memory, never a temporary file). Does not o
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -96,6 +97,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     CollectionMissingError: (503, "There is no collection to search yet."),
     EmptyCollectionError: (503, "The collection has no images to search yet."),
     CollectionError: (503, "The collection cannot be used at the moment; the log of the service says why."),
+    sqlite3.Error: (503, "The collection cannot be read at the moment; the log of the service says why."),
     BackboneError: (503, "The network cannot be used at the moment; the log of the service says why."),
     LookalikeError: (500, "Something went wrong in the service; its log says what."),
     Exception: (500, "Something went wrong in the service; its log says what."),

@@ -160,6 +160,11 @@ class Pipeline:
     batch_size: int
     stop: threading.Event
 
+    @property
+    def batches_ahead(self) -> int:
+        """How far reading and inference go ahead: enough work for all threads while the caller waits for a disk to sync."""
+        return 2 * self.workers + 4
+
     def results(self, files: Iterable[File]) -> Iterator[Seen]:
         """Yield every file, in order, when all that is to be known of it is known."""
         with contextlib.ExitStack() as stack:
@@ -172,7 +177,7 @@ class Pipeline:
     def _seen(self, readers: ThreadPoolExecutor, files: Iterable[File]) -> Iterator[Seen]:
         """Yield files after reading, in order; only a window of them is ever read ahead."""
         window: deque[Future[Seen]] = deque()
-        ahead = 2 * self.batch_size + 2 * self.workers
+        ahead = self.batches_ahead * self.batch_size
         for file in files:
             if self.stop.is_set():
                 break
@@ -196,7 +201,7 @@ class _Ordering:
         self._running: list[Future[Outputs]] = []
 
     def results(self, arriving: Iterator[Seen]) -> Iterator[Seen]:
-        batches_ahead = self._pipeline.workers + 1
+        batches_ahead = self._pipeline.batches_ahead
         for seen in arriving:
             if seen.pixels is not None:
                 if self._pipeline.wants_vector(seen):

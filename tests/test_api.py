@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def test_an_empty_collection_is_unavailable_and_its_folder_is_not_told(tmp_path:
         (RuntimeError("in /secret/file"), 500, "internal_error"),
         (LookalikeError("in /secret/file"), 500, "error"),
         (DamagedCollectionError("/secret/catalog.sqlite and vectors disagree"), 503, "damaged_collection"),
+        (sqlite3.OperationalError("unable to open /secret/catalog.sqlite"), 503, "internal_error"),
     ],
 )
 def test_a_fault_of_the_service_is_logged_in_full_and_told_without_paths(
