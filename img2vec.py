@@ -495,12 +495,15 @@ def _could_move(before: bytes, after: bytes) -> bool:
 def publish(writer: StoreWriter, key: str, job: Job, report: Report) -> None:
     """Build the index over the committed vectors of `key` and publish it, unless the published one already says the same.
 
-    When the job was stopped, what is committed is published without building: it is searchable at once.
+    When the job was stopped, what is committed is published without building: it is searchable at once. But a half-done change
+    to another network is not: the vectors of the one before find everything.
     """
     snapshot = writer.snapshot(key)
     report.images = len(snapshot)
     options = IndexOptions(job.settings.index, job.settings.trees, job.settings.search_k)
     current = writer.last_generation()
+    if job.stop.is_set() and current is not None and current.manifest["vectors_key"] != key:
+        return
     # Which image has which vector: the published generation is still true when this is the same.
     digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
     manifest: dict[str, Any] = {"vectors_key": key, "vectors_digest": digest, "images": len(snapshot)}

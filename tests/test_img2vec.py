@@ -307,6 +307,20 @@ def test_another_backbone_vectorises_the_whole_catalog_and_switching_back_costs_
     assert (report.backbone, report.vectorised, report.images) == ("efficientnet_lite0", 0, 12)
 
 
+def test_a_change_of_backbone_that_is_stopped_leaves_the_old_vectors_answering(
+    photos: Path, tmp_path: Path, loaded: list[FakeBackbone]
+) -> None:
+    index(photos, tmp_path / "rsc")
+    settings = Settings(rsc_files=tmp_path / "rsc", backbone="resnet50", batch_size=4, threads=1)
+    job = Job(settings, [])
+    job.stop.set()
+    assert index_images(job).interrupted
+    assert len(searchable(tmp_path / "rsc")) == 12
+    assert open_store(tmp_path / "rsc").snapshot(NETWORK.key).ids.tolist() == list(range(1, 13))
+    report = index_images(Job(settings, []))
+    assert (report.backbone, report.images) == ("resnet50", 12)
+
+
 def test_vectors_of_another_network_are_refused_with_both_named() -> None:
     check_same_network(NETWORK, NETWORK)
     with pytest.raises(CollectionMismatchError, match=r"efficientnet_lite0.*ffffffffffff.*resnet50.*eeeeeeeeeeee"):
