@@ -279,11 +279,12 @@ class _Indexing:
         self.writer.set_meta("vectors_key", network.key)
 
     def _files(self, known: dict[bytes, Record]) -> list[File]:
-        """Files to look at: those found, then those of the catalog that this network has not seen (a switch of backbone)."""
+        """Files to look at: those found, then failures to be retried and what this network has not seen (another backbone)."""
         named = dict.fromkeys(self.job.paths)
         seen = self.writer.vector_hashes(self.network.key)
         for record in known.values():
-            if record.error_code is None and record.sha256 not in seen and os.path.exists(record.path):
+            wanted = record.sha256 not in seen if record.error_code is None else self.job.retry_failures
+            if wanted and os.path.exists(record.path):
                 named.setdefault(record.path)
         return [File(path, known.get(path)) for path in named]
 

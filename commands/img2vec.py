@@ -117,7 +117,7 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
         print(f"img2vec.py: nothing matches {_printable(pattern)}", file=sys.stderr)
     for folder in found.unreadable:
         print(f"img2vec.py: the folder {_printable(folder)} cannot be read", file=sys.stderr)
-    if patterns and not found.paths:
+    if patterns and not found.paths and not arguments.prune:  # whose folder may be gone as a whole
         raise SettingsError(
             "None of the patterns matches a file. Check the spelling, that the folder is not empty, and that the disk is mounted."
         )

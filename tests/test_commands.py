@@ -86,6 +86,8 @@ def test_prune_with_a_pattern_leaves_other_folders_alone(
     assert run(photos, "--prune", str(photos), "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["removed"], report["gone"], report["images"]) == (1, 1, 3)
+    assert run(photos, "--prune", str(other), "--json") == 0  # a folder of which nothing is left
+    assert json.loads(capsys.readouterr().out)["removed"] == 1
 
 
 def test_removing_what_is_not_there_is_said(

@@ -180,7 +180,7 @@ def test_a_bad_file_is_recorded_with_its_reason_and_tried_again_only_when_it_cha
     assert report.failures[0].code == "damaged_image"
     report = index(photos, tmp_path / "rsc")
     assert (report.failed, report.known_failures, len(report.failures)) == (0, 1, 1)
-    report = index(photos, tmp_path / "rsc", retry_failures=True)
+    report = index_images(Job(Settings(rsc_files=tmp_path / "rsc"), [], retry_failures=True))
     assert (report.failed, report.known_failures) == (1, 0)
     bad.write_bytes(whole)
     report = index(photos, tmp_path / "rsc")
