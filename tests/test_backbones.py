@@ -21,7 +21,7 @@ from backbones import BACKBONES, Backbone, BackboneRow, NetworkId, class_names, 
 from backbones import convert as conversion
 from backbones.backbone import EngineOptions, choose_outputs, run_in_pieces
 from backbones.rows import DownloadedWeights
-from backbones.weights import locate_weights
+from backbones.weights import locate_weights, sha256_of
 from config import ROOT
 from errors import BackboneError
 
@@ -201,10 +201,10 @@ def test_a_conversion_that_is_not_whole_does_not_count(tmp_path: Path, lite0: Ne
     (folder / "model.xml").write_bytes(b"<net/>")
     (folder / "model.bin").write_bytes(b"1234")
     manifest: dict[str, Any] = {"format_version": conversion.FORMAT_VERSION, "weights_sha256": lite0.weights_sha256}
-    manifest["bytes"] = {"model.xml": 6, "model.bin": 4}
+    manifest["files"] = {name: sha256_of(folder / name) for name in ("model.xml", "model.bin")}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert conversion.is_converted(lite0, tmp_path)
-    (folder / "model.bin").write_bytes(b"123")
+    (folder / "model.bin").write_bytes(b"1233")  # of the same size: numbers that a disk has changed
     assert not conversion.is_converted(lite0, tmp_path)
     (folder / "model.bin").write_bytes(b"1234")
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 0}), encoding="utf-8")
