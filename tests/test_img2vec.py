@@ -420,14 +420,11 @@ def test_a_stopped_first_run_is_searchable_and_the_next_builds_its_index(
 ) -> None:
     settings = Settings(rsc_files=tmp_path / "rsc", batch_size=4, threads=2, index="annoy")
     job = Job(settings, find_images([str(photos)]).paths)
-    job.stop.set()
-    report = index_images(replace(job, paths=job.paths, on_progress=lambda progress: None))
-    assert report.interrupted
-    assert "stopped" in report.index["reason"] or report.images == 0
-    stopping = replace(job, stop=threading.Event())
-    stopping = replace(stopping, on_progress=lambda progress: stopping.stop.set())
+    stopping = replace(job, on_progress=lambda progress: job.stop.set())
     report = index_images(stopping)
+    assert report.interrupted
     assert report.index["kind"] == "exact"
+    assert "stopped" in report.index["reason"]
     assert len(searchable(tmp_path / "rsc")) == report.images > 0
     report = index_images(replace(job, stop=threading.Event()))
     assert (report.index["kind"], report.images) == ("annoy", 12)
