@@ -34,6 +34,7 @@ import numpy.typing as npt
 from config import ROOT
 from errors import DamagedCollectionError, IndexBuildError
 from store import Snapshot
+from vectors import Ids, Vectors, largest, unit_vectors
 
 SMALL_COLLECTION = 1_000
 """Below this many images exact search is faster than any index."""
@@ -48,9 +49,6 @@ SEARCH_K_LADDER = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 SCAN_CHUNK_ROWS = 8_192
 MARGIN = 16
 """Candidates beyond k that are ordered anew in float64, so that rounding in float32 cannot change the answer."""
-
-Vectors = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -170,23 +168,6 @@ _KINDS: dict[str, type[_Annoy] | type[_Usearch]] = {"annoy": _Annoy, "usearch": 
 _LADDERS = {"annoy": SEARCH_K_LADDER, "usearch": (64, 128, 256, 512)}
 
 
-def unit_vectors(vectors: npt.NDArray[Any]) -> Vectors:
-    """Return `vectors` (n, dim) scaled to length 1 as float32; a vector of zeros stays zero (its distance to all is 1)."""
-    wide = np.asarray(vectors, dtype=np.float32)
-    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide, dtype=np.float64)).astype(np.float32)
-    lengths[lengths == 0] = 1
-    return np.ascontiguousarray(wide / lengths[:, None])
-
-
-def _largest(scores: npt.NDArray[np.float32], count: int) -> Ids:
-    """Return the places of the `count` largest scores; of equal ones at the edge, those that come first."""
-    if count >= len(scores):
-        return np.arange(len(scores), dtype=np.int64)
-    edge = np.partition(scores, len(scores) - count)[len(scores) - count]
-    above = np.flatnonzero(scores > edge)
-    return np.concatenate([above, np.flatnonzero(scores == edge)[: count - len(above)]]).astype(np.int64)
-
-
 class Index:
     """Answers "the k nearest" over one snapshot: what was built, plus an exact scan of what came since, minus what is gone.
 
@@ -229,7 +210,7 @@ class Index:
         for number, query in enumerate(queries):
             places = self._proposed(query, k)
             if scanned is not None:
-                places = np.concatenate([places, self._scanned[_largest(scanned[number], k + MARGIN)]])
+                places = np.concatenate([places, self._scanned[largest(scanned[number], k + MARGIN)]])
             if len(places) < k:
                 places = self._scan_all(query, k + MARGIN)
             ids[number], distances[number] = self._ordered(query, places, k)
@@ -248,7 +229,7 @@ class Index:
         for start in range(0, len(self.snapshot), SCAN_CHUNK_ROWS):
             block = slice(start, start + SCAN_CHUNK_ROWS)
             scores[block] = unit_vectors(self.snapshot.take(block)) @ query
-        return _largest(scores, count)
+        return largest(scores, count)
 
     def _ordered(self, query: Vectors, places: Ids, k: int) -> tuple[Ids, npt.NDArray[np.float32]]:
         """Order candidates by their distance in float64: the same vector gets the same distance wherever it stands."""

@@ -26,6 +26,12 @@ class RequestError(LookalikeError):
     code = "bad_request"
 
 
+class QueryError(RequestError, ValueError):
+    """A search is asked for with a value that makes no sense: k, radius, box, dimension, a vector with NaN."""
+
+    code = "bad_query"
+
+
 class ImageError(LookalikeError):
     """A file cannot become an image."""
 
@@ -110,6 +116,12 @@ class CollectionMismatchError(CollectionError):
     code = "collection_mismatch"
 
 
+class NoNetworkError(CollectionMismatchError):
+    """The vectors came from elsewhere: there is no network here that could make one of a new picture."""
+
+    code = "no_network"
+
+
 class FormatVersionError(CollectionError):
     """The collection was written by another version of the format."""
 
@@ -150,6 +162,24 @@ class WeightsUnavailableError(BackboneError):
     """The weights of a network cannot be had."""
 
     code = "weights_unavailable"
+
+
+class MissingPackageError(LookalikeError):
+    """Something optional is asked for whose package is not installed."""
+
+    code = "missing_package"
+
+
+class VectorsFileError(LookalikeError):
+    """A file of vectors that is to be imported cannot be used."""
+
+    code = "bad_vectors_file"
+
+
+class ReducerError(LookalikeError):
+    """A reducer cannot be trained, loaded or applied."""
+
+    code = "reducer_error"
 
 
 class IndexBuildError(LookalikeError):

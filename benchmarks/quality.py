@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ann import unit_vectors
+from vectors import unit_vectors
 
 
 def precision_and_map(vectors: npt.NDArray[np.float32], labels: Sequence[str]) -> tuple[float, float]:

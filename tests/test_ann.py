@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ann import Index, IndexManifest, IndexOptions, build_index, is_complete, load_index, unit_vectors
+from ann import Index, IndexManifest, IndexOptions, build_index, is_complete, load_index
 from errors import DamagedCollectionError, IndexBuildError
 from store import Snapshot
+from vectors import unit_vectors
 
 DIM = 48
 needs_annoy = pytest.mark.skipif(

@@ -19,14 +19,23 @@ LAYERS: Mapping[str, int] = {
     "errors": 0,
     "images": 1,
     "store": 1,
+    "tables": 1,
+    "vectors": 1,
     "backbones": 2,
     "ann": 2,
+    "indexes": 2,
+    "ranking": 2,
+    "calibration": 2,
     "autoencoder": 2,
     "clusters": 2,
     "duplicates": 2,
     "map2d": 2,
     "img2vec": 3,
     "pipeline": 3,
+    "publishing": 3,
+    "importing": 3,
+    "exporting": 3,
+    "evaluation": 3,
     "finetune": 3,
     "distributed": 3,
     "samples": 3,
@@ -39,13 +48,15 @@ LAYERS: Mapping[str, int] = {
 # Who may import within its own layer: settings raise errors, the application mounts the API, a command starts it.
 SIDEWAYS = {
     ("config", "errors"),
+    ("ann", "indexes"),
     ("img2vec", "pipeline"),
+    ("img2vec", "publishing"),
     ("app", "api"),
     ("commands", "app"),
     ("gunicorn.conf", "commands"),
 }
 HEAVY = {
-    *("annoy", "keras", "matplotlib", "openvino", "pymilvus", "ray"),
+    *("annoy", "keras", "matplotlib", "networkx", "openvino", "pandas", "pyarrow", "pymilvus", "ray"),
     *("skimage", "sklearn", "tensorflow", "torch", "umap", "usearch"),
 }
 WEB_FRAMEWORK = {"flask", "werkzeug", "jinja2"}

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ann import Index, IndexManifest, load_index, unit_vectors
+from ann import Index, IndexManifest, load_index
 from backbones import load_backbone
 from benchmarks.quality import precision_and_map
 from config import Settings
 from images import Limits, decode_image, find_images, network_input
 from img2vec import Job, index_images, network_of
 from store import Store, open_store
+from vectors import unit_vectors
 
 pytestmark = [pytest.mark.openvino, pytest.mark.real_photos, pytest.mark.slow]
 

@@ -1,0 +1,71 @@
+"""What every kind of search does with arrays of vectors: lengths, and exact nearest neighbours in blocks.
+
+Owns no index and no file. Distances here are of float32; where an order must not depend on rounding, see `indexes/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+BLOCK_ROWS = 8_192
+"""Rows that are turned to float32 and compared at a time: 42 MB of 1280-d vectors."""
+
+
+def unit_vectors(vectors: npt.NDArray[Any]) -> Vectors:
+    """Return `vectors` (n, dim) scaled to length 1 as float32; a vector of zeros stays zero (its distance to all is 1)."""
+    wide = np.asarray(vectors, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide, dtype=np.float64)).astype(np.float32)
+    lengths[lengths == 0] = 1
+    return np.ascontiguousarray(wide / lengths[:, None])
+
+
+def largest(scores: Vectors, count: int) -> Ids:
+    """Return the places of the `count` largest of `scores` (n,); of equal ones at the edge, those that come first."""
+    if count >= len(scores):
+        return np.arange(len(scores), dtype=np.int64)
+    edge = np.partition(scores, len(scores) - count)[len(scores) - count]
+    above = np.flatnonzero(scores > edge)
+    return np.concatenate([above, np.flatnonzero(scores == edge)[: count - len(above)]]).astype(np.int64)
+
+
+def exact_neighbours(queries: Vectors, blocks: Iterable[Vectors], count: int) -> tuple[Ids, Vectors]:
+    """Return places and scores of the `count` largest dot products of each of `queries` (q, dim), best first, ties by place.
+
+    `blocks` are the rows compared with, float32 (m, dim) each, in order: places count through all of them. Both answers
+    are (q, min(count, n)). Memory is that of one block and of its scores, whatever n is.
+    """
+    kept_places = np.empty((len(queries), 0), dtype=np.int64)
+    kept_scores = np.empty((len(queries), 0), dtype=np.float32)
+    start = 0
+    for block in blocks:
+        scores = queries @ block.T
+        # Of an earlier block's equals the first stays, so only what is above the worst one kept can still come in.
+        if kept_scores.shape[1] == count:
+            hits = np.nonzero(scores > kept_scores[:, -1:])
+        elif scores.shape[1] > count:
+            hits = np.nonzero(scores >= np.partition(scores, -count, axis=1)[:, -count, None])
+        else:
+            hits = np.nonzero(scores >= -np.inf)
+        start += len(block)
+        if len(hits[0]):
+            found = (hits[0], hits[1] + (start - len(block)), scores[hits])
+            kept_places, kept_scores = _best(kept_places, kept_scores, found, min(count, start))
+    return kept_places, kept_scores
+
+
+def _best(kept_places: Ids, kept_scores: Vectors, found: tuple[Ids, Ids, Vectors], count: int) -> tuple[Ids, Vectors]:
+    """Join what was kept (q, m) with what was found (query, place, score of each) and keep the `count` best of each query."""
+    numbers = np.concatenate([np.repeat(np.arange(len(kept_places)), kept_places.shape[1]), found[0]])
+    places = np.concatenate([kept_places.ravel(), found[1]])
+    scores = np.concatenate([kept_scores.ravel(), found[2]])
+    order = np.lexsort((places, -scores, numbers))
+    firsts = np.searchsorted(numbers[order], np.arange(len(kept_places)))
+    chosen = order[firsts[:, None] + np.arange(count)]
+    return places[chosen], scores[chosen]
