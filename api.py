@@ -2,7 +2,7 @@
 
 Owns: the JSON shapes; the one table from exceptions to HTTP statuses; turning a request's fields into `k`, an image id
 or the bytes of an upload (always in memory, never a temporary file). Does not own: pages, files, headers, the factory
-(`app.py`), nor any searching (`search.py`).
+(`app.py`), nor any searching (`search/`).
 """
 
 from __future__ import annotations

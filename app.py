@@ -1,6 +1,6 @@
 """The service: pages, files of the catalog by id, headers, error pages, and the factory.
 
-Owns: everything HTTP that is not `/api/v1` (`api.py`). Does not own: searching (`search.py`), decoding (`images.py`),
+Owns: everything HTTP that is not `/api/v1` (`api.py`). Does not own: searching (`search/`), decoding (`images.py`),
 the server process (`commands/serve.py`). Importing this module makes nothing; `gunicorn app:app` asks for the
 attribute `app`, which is made then and once.
 """

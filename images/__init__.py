@@ -2,7 +2,7 @@
 
 Owns: which files a pattern means (`finding`); recognising formats by content, limits before decoding, telling a whole
 file from a cut one (`checks`); orientation, time taken, one RGB picture (`decoding`); RGB over white, the network's
-input, the thumbnail (`pixels`). Does not own: what is done with pixels or paths (`img2vec.py`, `search.py`), nor what
+input, the thumbnail (`pixels`). Does not own: what is done with pixels or paths (`img2vec.py`, `search/`), nor what
 is kept (`store`).
 """
 
