@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from search.embedding import Embedder
+from search.queries import Box, Example, Metric, Query, RankingName
 from search.service import CollectionStatus, ImageInfo, Match, SearchResult, SearchService, open_service
+from store import Filter
 
-__all__ = ["CollectionStatus", "ImageInfo", "Match", "SearchResult", "SearchService", "open_service"]
+__all__ = [
+    "Box",
+    "CollectionStatus",
+    "Embedder",
+    "Example",
+    "Filter",
+    "ImageInfo",
+    "Match",
+    "Metric",
+    "Query",
+    "RankingName",
+    "SearchResult",
+    "SearchService",
+    "open_service",
+]

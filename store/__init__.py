@@ -12,6 +12,7 @@ WAL: WAL does not open on a read-only mount and is unsafe on network disks.
 Does not own how images are decoded, what a vector means, or how an index is built.
 """
 
+from store.filters import Filter
 from store.formats import (
     FORMAT_VERSION,
     Batch,
@@ -26,6 +27,7 @@ from store.writer import StoreWriter, open_writer
 __all__ = [
     "FORMAT_VERSION",
     "Batch",
+    "Filter",
     "Generation",
     "Record",
     "Snapshot",

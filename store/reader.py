@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import CollectionMissingError, DamagedCollectionError, ImageNotFoundError
+from store.filters import Filter, condition
 from store.formats import (
     RECORD_COLUMNS,
     VECTOR_DTYPE,
@@ -140,6 +141,15 @@ class Store:
         """Return every record, by ascending image id."""
         rows = self._catalog.execute(f"SELECT {RECORD_COLUMNS}, image_id FROM images ORDER BY image_id")
         return (_record(row) for row in rows)
+
+    def matching_ids(self, where: Filter, *, key: str, classes: Iterable[int] = ()) -> npt.NDArray[np.int64]:
+        """Return the ids of the images that `where` keeps, ascending, int64 (n,).
+
+        `classes` are the class indices that `where.looks_like` stands for, as the network of the set `key` saw them.
+        """
+        sql, values = condition(where, key, classes)
+        rows = self._catalog.execute(f"SELECT image_id FROM images WHERE {sql} ORDER BY image_id", values)
+        return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def failures(self) -> list[Record]:
         """Return the records of files that could not become images, with their reasons."""

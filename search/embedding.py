@@ -1,0 +1,99 @@
+"""From a picture to a vector, by the network that made the collection's vectors.
+
+Owns loading that network, once, and refusing what it cannot do: other networks than the collection's own, and any picture
+where the vectors came from elsewhere. Does not own networks (`backbones/`), decoding (`images/`) or what vectors are for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from backbones import Backbone, NetworkId, check_layer, find_network, find_row, load_backbone
+from config import Settings
+from errors import NoNetworkError
+from images import network_input
+from img2vec import check_same_network, mismatch
+from store import VectorsManifest
+from vectors import Vectors
+
+IMPORTED = "imported"
+"""What stands for the backbone in the manifest of vectors that came from elsewhere."""
+
+REFUSAL = (
+    "The vectors of this collection came from elsewhere, and no network here could make one of a new picture that compares "
+    "with them. Search by an image of the collection instead."
+)
+
+
+class Embedder:
+    """The network of one collection's vectors, loaded when it is first needed or by `load`. Thread-safe.
+
+    Raises `CollectionMismatchError` when the settings ask for another network than the one that made the vectors.
+    """
+
+    def __init__(self, manifest: VectorsManifest, models_folder: Path, settings: Settings) -> None:
+        self.network = NetworkId(manifest.backbone, manifest.layer, manifest.weights_sha256)
+        self.dim = manifest.dim
+        self._models_folder = models_folder
+        self._settings = settings
+        self._backbone: Backbone | None = None
+        self._loading = threading.Lock()
+        _check_settings(settings, self.network)
+
+    @property
+    def refusal(self) -> str | None:
+        """Return why no picture can become a vector here, or None when it can."""
+        return REFUSAL if self.network.backbone == IMPORTED else None
+
+    @property
+    def side(self) -> int:
+        """Return how many pixels a side the network sees: a picture decoded to no less loses nothing. Raises `NoNetworkError`."""
+        return max(self._row_size())
+
+    def load(self) -> Backbone:
+        """Return the network, loaded now unless it was before. Raises `NoNetworkError`, `BackboneError`."""
+        self._row_size()
+        with self._loading:
+            if self._backbone is None:
+                settings = self._settings
+                self._backbone = load_backbone(
+                    self.network,
+                    models_dir=self._models_folder,
+                    weights=settings.weights,
+                    engine=settings.engine,
+                    precision=settings.precision,
+                    threads=settings.threads,
+                    gpus=settings.gpus,
+                    batch_size=1,
+                    purpose="latency",
+                )
+            return self._backbone
+
+    def vectors(self, pictures: Sequence[Image.Image]) -> Vectors:
+        """Return the vectors of upright RGB pictures, float32 (n, dim). Raises `NoNetworkError`, `BackboneError`."""
+        size = self._row_size()
+        backbone = self.load()
+        pixels = [network_input(picture, size, resample=backbone.row.resample) for picture in pictures]
+        return backbone.run(np.stack(pixels) if pixels else np.empty((0, *size, 3), np.uint8)).vectors
+
+    def _row_size(self) -> tuple[int, int]:
+        if self.refusal is not None:
+            raise NoNetworkError(self.refusal)
+        return find_row(self.network.backbone).input_size
+
+
+def _check_settings(settings: Settings, own: NetworkId) -> None:
+    if own.backbone == IMPORTED and settings.backbone is None:
+        return
+    name = settings.backbone or own.backbone
+    row = find_row(name)
+    layer = check_layer(row, settings.layer) if settings.layer or name != own.backbone else own.layer
+    if settings.weights is not None:
+        check_same_network(own, find_network(name, layer=layer, weights=settings.weights))
+    elif (name, layer) != (own.backbone, own.layer):
+        raise mismatch(own, f"{name}, layer {layer}", f"--backbone {name} --layer {layer}")

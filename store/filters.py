@@ -1,0 +1,122 @@
+"""Which images a search may answer with: conditions on the catalog, as SQL.
+
+Owns the conditions and their checks. Does not own searching: whoever searches asks for the ids first and cuts afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from errors import QueryError
+
+Orientation = Literal["landscape", "portrait", "square"]
+
+_SHAPES = {"landscape": "width > height", "portrait": "width < height", "square": "width = height"}
+_TIME = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?", re.ASCII)
+_FIRST_MOMENT = "0001-01-01T00:00:00"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Images that meet every condition given; None is no condition. Raises `QueryError` naming a value that makes no sense.
+
+    `folder`: an absolute path, or the name of a folder anywhere in the path; what lies in folders below counts as well.
+    `label`: exactly this label. `looks_like`: part of the name of a class that the network saw among its best.
+    `taken_from`, `taken_until`: a year, month, day or time of day ("2019-08-03T12:01"), inclusive, in the camera's own time;
+    images of unknown time meet neither. `min_side`: the shorter side has at least so many pixels; `max_side`: the longer one
+    at most.
+    """
+
+    folder: str | None = None
+    label: str | None = None
+    looks_like: str | None = None
+    taken_from: str | None = None
+    taken_until: str | None = None
+    min_side: int | None = None
+    max_side: int | None = None
+    orientation: Orientation | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("taken_from", "taken_until"):
+            _check_time(name, getattr(self, name))
+        for name in ("min_side", "max_side"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise QueryError(f"{name} is {value}, but must be at least 1 pixel.")
+        if self.orientation not in (None, *_SHAPES):
+            raise QueryError(f"The orientation is {self.orientation[:40]!r}, but must be one of: {', '.join(_SHAPES)}.")
+        if self.taken_from and self.taken_until and self.taken_from > self.taken_until + "~":
+            raise QueryError(f"taken_from is {self.taken_from}, which is after taken_until, {self.taken_until}.")
+        if self.folder is not None and not self.folder.strip("/"):
+            raise QueryError(f"The folder is {self.folder!r}, but must be a name or a path.")
+        for name in ("folder", "label"):
+            _check_text(name, getattr(self, name))
+
+
+def _check_text(name: str, text: str | None) -> None:
+    try:
+        (text or "").encode("utf-8", "surrogateescape" if name == "folder" else "strict")
+    except UnicodeEncodeError:
+        raise QueryError(f"The {name} is {ascii(text)[:40]}, which is no valid text.") from None
+
+
+def _check_time(name: str, text: str | None) -> None:
+    if text is None:
+        return
+    try:
+        valid = _TIME.fullmatch(text) is not None and datetime.fromisoformat(text + _FIRST_MOMENT[len(text) :])
+    except ValueError:
+        valid = False
+    if not valid:
+        raise QueryError(
+            f"{name} is {text[:40]!r}, but must be a date or a time such as 2019-08-03 or 2019-08-03T12:01."
+        )
+
+
+Condition = tuple[str, tuple[object, ...]]
+
+
+def condition(where: Filter, key: str, classes: Iterable[int]) -> Condition:
+    """Return SQL over the table `images`, true for what `where` keeps, and its parameters.
+
+    `classes` are the class indices that `looks_like` stands for; they are looked up as the network of `key` saw them.
+    """
+    found = [("error_code IS NULL", ()), *_conditions(where, key, classes)]
+    return " AND ".join(f"({sql})" for sql, _ in found), tuple(value for _, values in found for value in values)
+
+
+def _conditions(where: Filter, key: str, classes: Iterable[int]) -> Iterator[Condition]:
+    if where.folder is not None:
+        yield _in_folder(where.folder)
+    if where.label is not None:
+        yield "label = ?", (where.label,)
+    if where.looks_like is not None:
+        wanted = ",".join(str(int(number)) for number in classes)
+        seen = "SELECT sha256 FROM predicted_labels JOIN vector_sets USING (set_id) WHERE key = ? AND class_index"
+        yield f"sha256 IN ({seen} IN ({wanted}))", (key,)
+    if where.taken_from is not None:
+        yield "taken_at >= ?", (where.taken_from,)
+    if where.taken_until is not None:
+        yield (
+            "taken_at <= ?",
+            (where.taken_until + "~",),
+        )  # sorts behind all that begins so: the whole day, the whole minute
+    if where.min_side is not None:
+        yield "MIN(width, height) >= ?", (where.min_side,)
+    if where.max_side is not None:
+        yield "MAX(width, height) <= ?", (where.max_side,)
+    if where.orientation is not None:
+        yield _SHAPES[where.orientation], ()
+
+
+def _in_folder(folder: str) -> Condition:
+    start = folder.rstrip("/").encode("utf-8", "surrogateescape") + b"/"
+    begins = "SUBSTR(path, 1, ?) = ?"
+    if folder.startswith("/"):
+        return begins, (len(start), start)
+    # Images that came without a file have paths that begin with a folder's name.
+    return f"INSTR(path, ?) > 0 OR {begins}", (b"/" + start, len(start), start)
