@@ -1,0 +1,101 @@
+"""The libraries that propose candidates: Annoy and usearch, each over dense item numbers 0…n-1.
+
+Owns how each is built, opened and asked. Does not own which images the numbers mean, nor the order of an answer (`index.py`).
+Sources: Annoy (github.com/spotify/annoy), HNSW in usearch (github.com/unum-cloud/usearch).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from vectors import Ids, Vectors
+
+SEED = 20_150_625
+
+
+class Candidates(Protocol):
+    """A built index over dense item numbers 0…n-1."""
+
+    def search(self, query: Vectors, count: int) -> Ids:
+        """Return up to `count` item numbers, int64, for one unit vector float32 (dim,)."""
+        ...
+
+
+class Annoy:
+    """A forest of random projections."""
+
+    EFFORTS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+
+    def __init__(self, path: Path, dim: int, search_k: int) -> None:
+        from annoy import AnnoyIndex
+
+        self._index = AnnoyIndex(dim, "angular")
+        self._index.load(str(path))
+        self.search_k = search_k
+
+    def search(self, query: Vectors, count: int) -> Ids:
+        # search_k bounds how many items are looked at: asking for more of them must not find fewer of the nearest.
+        search_k = max(self.search_k, 2 * count) if self.search_k > 0 else -1
+        return np.array(self._index.get_nns_by_vector(query, count, search_k), dtype=np.int64)
+
+    @staticmethod
+    def build(vectors: Iterator[Vectors], dim: int, path: Path, trees: int) -> None:
+        from annoy import AnnoyIndex
+
+        index = AnnoyIndex(dim, "angular")
+        index.set_seed(SEED)
+        index.on_disk_build(str(path))
+        item = 0
+        for block in vectors:
+            for vector in block:
+                index.add_item(item, vector)
+                item += 1
+        index.build(trees, n_jobs=1)  # n_jobs=-1 does not repeat exactly, whatever the seed
+
+
+class Usearch:
+    """A hierarchical graph of near neighbours (HNSW), its vectors in bfloat16."""
+
+    EFFORTS = (64, 128, 256, 512)
+
+    def __init__(self, path: Path, dim: int, search_k: int) -> None:
+        # OpenVINO first: usearch brings a C++ library of its own, after which OpenVINO could not read networks any more
+        # (usearch 2.26, OpenVINO 2026.4). Without its telemetry, as in backbones/.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        import openvino  # noqa: F401
+        from usearch.index import Index as Hnsw
+
+        self._index = Hnsw(ndim=dim, metric="cos", dtype="bf16", expansion_search=search_k or 128)
+        self._index.view(str(path))
+
+    def search(self, query: Vectors, count: int) -> Ids:
+        # Grows and never shrinks: threads cannot spoil each other's answers.
+        if self._index.expansion_search < 2 * count:
+            self._index.expansion_search = 2 * count  # type: ignore[misc]  # its stub forgets the setter
+        return np.asarray(self._index.search(query, count).keys, dtype=np.int64)
+
+    @staticmethod
+    def build(vectors: Iterator[Vectors], dim: int, path: Path, trees: int) -> None:
+        from usearch.index import Index as Hnsw
+
+        index = Hnsw(ndim=dim, metric="cos", dtype="bf16", expansion_add=200)
+        item = 0
+        for block in vectors:
+            # One thread: side by side, insertions now and then leave a cluster that few paths lead to, and nothing repeats.
+            index.add(np.arange(item, item + len(block)), block, threads=1)
+            item += len(block)
+        index.save(str(path))
+
+
+KINDS: dict[str, type[Annoy] | type[Usearch]] = {"annoy": Annoy, "usearch": Usearch}
+
+
+def available_kinds() -> list[str]:
+    """Return the kinds of index that can be built here, the preferred first."""
+    return [kind for kind in KINDS if importlib.util.find_spec(kind) is not None] + ["exact"]
