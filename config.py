@@ -69,6 +69,13 @@ class Settings:
         0, "nodes that Annoy inspects for a query, 0 for the cheapest that passes the self-test", minimum=0
     )
 
+    reducer: str | None = _row(
+        None,
+        "what makes the vectors that the index is built over smaller: none, autoencoder, pca (default: the collection's own, "
+        "else none)",
+        choices=("none", "autoencoder", "pca"),
+    )
+
     host: str = _row("127.0.0.1", "address the service listens on")
     port: int = _row(8080, "port the service listens on", minimum=1)
     http_threads: int = _row(8, "requests that are answered side by side", minimum=1)

@@ -9,18 +9,16 @@ Owns which files need work (size and time, then SHA-256), what is remembered of 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ann import IndexManifest, IndexOptions, build_index, is_complete
 from backbones import BACKBONES, Backbone, NetworkId, Outputs, find_network, load_backbone
 from config import Settings
 from errors import (
@@ -34,6 +32,7 @@ from errors import (
 )
 from images import Limits
 from pipeline import File, Pipeline, Reader, Seen, failed, folder_name, same_contents, show_path
+from publishing import publish
 from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
 
 DEFAULT_BACKBONE = "inception_v3"
@@ -459,7 +458,9 @@ class _Indexing:
             if self.job.compact:
                 report.reclaimed_bytes = self.writer.compact()
         started = time.perf_counter()
-        publish(self.writer, self.network.key, self.job, report)
+        manifest = publish(self.writer, self.network.key, self.settings, stop=self.job.stop, on_note=self._note)
+        report.images = len(self.writer.snapshot(self.network.key)) if manifest is None else manifest["images"]
+        report.index = {} if manifest is None else manifest["index"]
         report.index_seconds = round(time.perf_counter() - started, 3)
         report.interrupted = self.job.stop.is_set()
 
@@ -491,37 +492,6 @@ def _could_move(before: bytes, after: bytes) -> bool:
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     return after.startswith(folder + b"/")  # never true of the root folder
-
-
-def publish(writer: StoreWriter, key: str, job: Job, report: Report) -> None:
-    """Build the index over the committed vectors of `key` and publish it, unless the published one already says the same.
-
-    When the job was stopped, what is committed is published without building: it is searchable at once. But a half-done change
-    to another network is not: the vectors of the one before find everything.
-    """
-    snapshot = writer.snapshot(key)
-    report.images = len(snapshot)
-    options = IndexOptions(job.settings.index, job.settings.trees, job.settings.search_k)
-    current = writer.last_generation()
-    if job.stop.is_set() and current is not None and current.manifest["vectors_key"] != key:
-        return
-    # Which image has which vector: the published generation is still true when this is the same.
-    digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
-    manifest: dict[str, Any] = {"vectors_key": key, "vectors_digest": digest, "images": len(snapshot)}
-    previous = None
-    if current is not None and current.manifest["vectors_key"] == key:
-        index = IndexManifest(**current.manifest["index"])
-        previous = (current.folder, index)
-        same = manifest.items() <= current.manifest.items() and index.vectors_file == snapshot.file
-        # A build that failed is tried again; one that failed its self-test would only fail it again.
-        settled = not index.reason or index.self_test is not None
-        if same and settled and index.options == asdict(options) and is_complete(current.folder, index):
-            report.index = asdict(index)
-            return
-    with writer.new_generation(manifest) as folder:
-        manifest["index"] = asdict(build_index(snapshot, folder, options, previous=previous, stop=job.stop))
-        manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    report.index = manifest["index"]
 
 
 if __name__ == "__main__":

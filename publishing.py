@@ -1,0 +1,130 @@
+"""Publishing a generation: everything that is computed from the vectors of one key, as one finished set; and opening its index.
+
+Owns which parts a generation has and when they must be computed again. Does not own the parts (`ann`, `autoencoder`, `ranking`,
+`calibration`), nor how a folder becomes the published one (`store`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ann import Index, IndexManifest, IndexOptions, Reduction, build_index, is_complete, load_index
+from config import Settings
+from store import Generation, Snapshot, Store, StoreWriter
+
+REDUCER_FILE = "reducer.npz"
+
+
+def publish(
+    writer: StoreWriter,
+    key: str,
+    settings: Settings,
+    *,
+    stop: threading.Event | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Mapping[str, Any] | None:
+    """Compute a generation over the committed vectors of `key` and publish it; return its manifest.
+
+    Nothing is done when the published one already says the same. When `stop` is set, what is committed is published without
+    building: it is searchable at once. But a half-done change to another network is not (None is returned): the vectors of the
+    one before find everything. Raises `IndexBuildError` when an index is asked for that is not installed, `DiskFullError`.
+    """
+    stop = stop or threading.Event()
+    snapshot = writer.snapshot(key)
+    current = writer.last_generation()
+    if stop.is_set() and current is not None and current.manifest["vectors_key"] != key:
+        return None
+    options = IndexOptions(settings.index, settings.trees, settings.search_k)
+    reducer_file = _wanted_reducer(writer, key, settings, current, on_note)
+    reduction = None if reducer_file is None else _reduction(reducer_file)
+    # Which image has which vector: the published generation is still true when this is the same.
+    digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
+    manifest: dict[str, Any] = {
+        "vectors_key": key,
+        "vectors_digest": digest,
+        "images": len(snapshot),
+        "reducer": None
+        if reduction is None
+        else {"kind": _kind(reducer_file), "name": reduction.name, "dim": reduction.dim},
+    }
+    previous = None
+    if current is not None and current.manifest["vectors_key"] == key:
+        if _says_the_same(current, manifest, snapshot, options):
+            return current.manifest
+        previous = (current.folder, IndexManifest(**current.manifest["index"]))
+    with writer.new_generation(manifest) as folder:
+        if reducer_file is not None:
+            _link(reducer_file, folder / REDUCER_FILE)
+        index = build_index(snapshot, folder, options, reduction=reduction, previous=previous, stop=stop)
+        manifest["index"] = asdict(index)
+        manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return manifest
+
+
+def _says_the_same(current: Generation, manifest: Mapping[str, Any], snapshot: Snapshot, options: IndexOptions) -> bool:
+    index = IndexManifest(**current.manifest["index"])
+    same = manifest.items() <= {"reducer": None, **current.manifest}.items() and index.vectors_file == snapshot.file
+    # A build that failed is tried again; one that failed its self-test would only fail it again.
+    settled = not index.reason or index.self_test is not None
+    return same and settled and index.options == asdict(options) and is_complete(current.folder, index)
+
+
+def reducer_path(folder: Path, key: str, kind: str) -> Path:
+    """Return where the trained reducer of `kind` for the vectors of `key` lies in the collection's `folder`."""
+    return folder / "reducers" / key / f"{kind}.npz"
+
+
+def _wanted_reducer(
+    writer: StoreWriter, key: str, settings: Settings, current: Generation | None, on_note: Callable[[str], None]
+) -> Path | None:
+    """Return the file of the reducer to use: the one the settings name, else the collection's own; None for full vectors."""
+    published = {} if current is None else current.manifest.get("reducer") or {}
+    kind = settings.reducer or published.get("kind", "none")
+    path = reducer_path(writer.folder, key, kind)
+    if kind == "none":
+        return None
+    if not path.exists():
+        on_note(
+            f"The index is to hold vectors made smaller by {kind}, but none is trained for the vectors of {key} yet: it is "
+            f"built over full vectors. Train one: python autoencoder.py --reducer {kind}"
+        )
+        return None
+    return path
+
+
+def _kind(path: Path | None) -> str:
+    return "none" if path is None else path.stem
+
+
+def _reduction(path: Path) -> Reduction:
+    from autoencoder import load_reducer
+
+    reducer = load_reducer(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Reduction(f"{reducer.kind}-{reducer.dim}-{digest[:12]}", reducer.dim, reducer.apply)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def open_index(store: Store, generation: Generation) -> Index:
+    """Open the index of `generation` over the vectors committed now, with the reducer it was built with.
+
+    Raises `DamagedCollectionError`, `ReducerError`.
+    """
+    snapshot = store.snapshot(generation.manifest["vectors_key"])
+    manifest = IndexManifest(**generation.manifest["index"])
+    reduction = _reduction(generation.folder / REDUCER_FILE) if manifest.reducer else None
+    return load_index(snapshot, generation.folder, manifest, reduction)
