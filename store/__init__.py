@@ -15,6 +15,7 @@ Does not own how images are decoded, what a vector means, or how an index is bui
 from store.filters import Filter
 from store.formats import (
     FORMAT_VERSION,
+    IMPORTED_BACKBONE,
     Batch,
     Generation,
     Record,
@@ -26,6 +27,7 @@ from store.writer import StoreWriter, open_writer
 
 __all__ = [
     "FORMAT_VERSION",
+    "IMPORTED_BACKBONE",
     "Batch",
     "Filter",
     "Generation",

@@ -18,6 +18,9 @@ import numpy.typing as npt
 from errors import DiskFullError, FormatVersionError, ImageNotFoundError
 
 FORMAT_VERSION = 1
+IMPORTED_BACKBONE = "imported"
+"""Stands in a manifest for a network that is not here: its vectors came from elsewhere."""
+
 GENERATIONS_KEPT = 2
 VECTOR_DTYPE = np.dtype("<f2")
 
@@ -65,7 +68,11 @@ RECORD_COLUMNS = "path, size, mtime_ns, sha256, format, width, height, taken_at,
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the catalog knows of one file. `image_id` is 0 until the catalog has given one; with `error` there is no vector."""
+    """What the catalog knows of one image. `image_id` is 0 until the catalog has given one; with `error` there is no vector.
+
+    `path` is the absolute path of its file, or, of an image that has none, its name, which does not begin with `/`: a
+    vector that was imported without its picture, a picture that was held in memory. Then `size` and `mtime_ns` are 0.
+    """
 
     path: bytes
     size: int
@@ -80,6 +87,11 @@ class Record:
     error: str | None = None
     image_id: int = 0
 
+    @property
+    def has_file(self) -> bool:
+        """Whether the image lies in a file; one that does not is never gone, and only its vector can be searched for."""
+        return self.path.startswith(b"/")
+
 
 @dataclass(frozen=True)
 class VectorsManifest:
@@ -92,6 +104,11 @@ class VectorsManifest:
     dim: int
     preprocessing: str
     format_version: int = FORMAT_VERSION
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the vectors came from elsewhere, so that there is no network here to make one of a new picture."""
+        return self.backbone == IMPORTED_BACKBONE
 
 
 @dataclass(frozen=True)
@@ -138,7 +155,10 @@ class Generation:
 
 @dataclass
 class Batch:
-    """What one commit writes: all of it or nothing. Vectors, thumbnails and labels are keyed by the contents' SHA-256."""
+    """What one commit writes: all of it or nothing. Vectors, thumbnails and labels are keyed by the contents' SHA-256.
+
+    `records` are added, or replace those of the same path, whose labels stay; `moved` replaces all that is known of an image id.
+    """
 
     records: list[Record] = field(default_factory=list)
     moved: list[tuple[int, Record]] = field(default_factory=list)

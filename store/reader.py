@@ -174,8 +174,14 @@ class Store:
 
     def vector_hashes(self, key: str) -> set[bytes]:
         """Return the SHA-256 of all contents that have a vector in the set `key`."""
-        rows = self._catalog.execute("SELECT sha256 FROM vectors JOIN vector_sets USING (set_id) WHERE key = ?", (key,))
-        return {bytes(row[0]) for row in rows}
+        return set(self.vector_rows(key))
+
+    def vector_rows(self, key: str) -> dict[bytes, int]:
+        """Return the row in the set `key` of each contents' vector, by SHA-256; nothing when there is no such set."""
+        rows = self._catalog.execute(
+            "SELECT sha256, row FROM vectors JOIN vector_sets USING (set_id) WHERE key = ?", (key,)
+        )
+        return {bytes(sha256): int(row) for sha256, row in rows}
 
     def predicted_labels(self, key: str, sha256s: Iterable[bytes]) -> dict[bytes, list[tuple[int, float]]]:
         """Return (class index, score) of the best classes of each contents, best first, as the network of `key` saw them."""

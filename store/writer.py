@@ -42,6 +42,7 @@ _UPSERT = (
     "height=excluded.height, taken_at=excluded.taken_at, label=COALESCE(images.label, excluded.label), "
     "error_code=excluded.error_code, error=excluded.error"
 )
+_REPLACE = f"UPDATE images SET ({RECORD_COLUMNS}) = (?,?,?,?,?,?,?,?,?,?,?) WHERE image_id = ?"
 
 
 class StoreWriter(Store):
@@ -137,11 +138,7 @@ class StoreWriter(Store):
             self._append(self.folder / "vectors" / key / file, rows, batch)
             with _transaction(self._catalog) as catalog:
                 _write_vectors(catalog, set_id, rows, batch)
-                for image_id, record in batch.moved:
-                    catalog.execute(
-                        "UPDATE images SET path = ?, size = ?, mtime_ns = ?, label = ? WHERE image_id = ?",
-                        (record.path, record.size, record.mtime_ns, record.label, image_id),
-                    )
+                catalog.executemany(_REPLACE, [(*_values(record), image_id) for image_id, record in batch.moved])
                 catalog.executemany(_UPSERT, [_values(record) for record in batch.records])
 
     def _append(self, path: Path, rows: int, batch: Batch) -> None:
