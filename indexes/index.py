@@ -234,7 +234,7 @@ class Index:
         units = unit_vectors(queries)
         reduced = units if self._reduce is None else unit_vectors(self._reduce(queries))
         allowed = None
-        fetch = self._oversample * wanted + MARGIN
+        fetch = self._oversample * (wanted + MARGIN)
         if places is not None:
             allowed = np.zeros(len(self.snapshot), dtype=bool)
             allowed[places] = True
