@@ -152,6 +152,12 @@ class OriginalGoneError(ImageNotFoundError):
     code = "original_gone"
 
 
+class NoOriginalError(OriginalGoneError):
+    """The image came into the collection without a file."""
+
+    code = "no_original"
+
+
 class BackboneError(LookalikeError):
     """A network cannot be loaded or run."""
 
@@ -174,6 +180,12 @@ class VectorsFileError(LookalikeError):
     """A file of vectors that is to be imported cannot be used."""
 
     code = "bad_vectors_file"
+
+
+class ExportError(LookalikeError):
+    """What is to be written to a file elsewhere cannot be."""
+
+    code = "export_failed"
 
 
 class ReducerError(LookalikeError):
