@@ -7,6 +7,9 @@ A programmer's mistake is a `ValueError`, not one of these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class LookalikeError(Exception):
     """Something that can go wrong in use; its text is written for the person who uses Lookalike."""
@@ -114,6 +117,17 @@ class CollectionMismatchError(CollectionError):
     """The collection was made by another backbone, layer or weights than asked for."""
 
     code = "collection_mismatch"
+
+
+class BatchError(RequestError):
+    """Some of many images cannot be used; `rows` answers for the others, `errors` says by place what is wrong with each of these."""
+
+    code = "some_failed"
+
+    def __init__(self, message: str, rows: Any, errors: Mapping[int, LookalikeError]) -> None:
+        super().__init__(message)
+        self.rows = rows
+        self.errors = errors
 
 
 class NoNetworkError(CollectionMismatchError):

@@ -127,6 +127,11 @@ class Store:
             raise ImageNotFoundError(f"The collection has no image {image_id}.")
         return found[image_id]
 
+    def record_at(self, path: bytes) -> Record | None:
+        """Return the record of the image at exactly this path (or of this name, where it has no file), or None."""
+        row = self._catalog.execute(f"SELECT {RECORD_COLUMNS}, image_id FROM images WHERE path = ?", (path,)).fetchone()
+        return None if row is None else _record(row)
+
     def records(self, image_ids: Iterable[int]) -> dict[int, Record]:
         """Return the records of those of `image_ids` that exist."""
         found: dict[int, Record] = {}
