@@ -35,6 +35,17 @@ class QueryError(RequestError, ValueError):
     code = "bad_query"
 
 
+class BatchError(RequestError):
+    """Some of many images cannot be searched with: `errors`, by their places. `rows` has the answers of the others."""
+
+    code = "some_failed"
+
+    def __init__(self, message: str, rows: Any, errors: Mapping[int, LookalikeError]) -> None:
+        super().__init__(message)
+        self.rows = rows
+        self.errors = errors
+
+
 class ImageError(LookalikeError):
     """A file cannot become an image."""
 
@@ -117,17 +128,6 @@ class CollectionMismatchError(CollectionError):
     """The collection was made by another backbone, layer or weights than asked for."""
 
     code = "collection_mismatch"
-
-
-class BatchError(RequestError):
-    """Some of many images cannot be used; `rows` answers for the others, `errors` says by place what is wrong with each of these."""
-
-    code = "some_failed"
-
-    def __init__(self, message: str, rows: Any, errors: Mapping[int, LookalikeError]) -> None:
-        super().__init__(message)
-        self.rows = rows
-        self.errors = errors
 
 
 class NoNetworkError(CollectionMismatchError):
