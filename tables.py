@@ -1,4 +1,4 @@
-"""Columns written in blocks as CSV, JSON or Parquet; and files that appear whole or not at all.
+"""Columns written in blocks as CSV, JSON or Parquet; and files and folders that appear whole or not at all.
 
 Owns the three formats and how a result reaches its place. Does not own what the columns mean. Memory is that of one block,
 whatever the number of rows.
@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -172,7 +173,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     if target.exists() and not target.is_file():
         raise ExportError(f"{path} cannot be written: it is no file. Name another one.")
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
-    with reporting_unwritable(path):
+    with _reporting_unwritable(path):
         try:
             with open(temporary, "wb") as file:
                 yield cast(BinaryIO, file)
@@ -184,7 +185,26 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def reporting_unwritable(path: Path) -> Iterator[None]:
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill that becomes `path` when the block ends well, in one step; else nothing is left of it.
+
+    Raises `ExportError` when it cannot be written, or is there already and not empty: nothing is mixed or overwritten.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ExportError(f"{path} is there already and is not an empty folder. Name another one, or remove it.")
+    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+    with _reporting_unwritable(path):
+        try:
+            temporary.mkdir()
+            yield temporary
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reporting_unwritable(path: Path) -> Iterator[None]:
     """Turn what the operating system says while `path` is written into `ExportError`."""
     try:
         yield
