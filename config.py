@@ -75,6 +75,9 @@ class Settings:
         "else none)",
         choices=("none", "autoencoder", "pca"),
     )
+    reduced_dim: str = _row(
+        "256", "numbers of a smaller vector, or for pca the share of the variance to keep (0.95); used by autoencoder.py"
+    )
 
     host: str = _row("127.0.0.1", "address the service listens on")
     port: int = _row(8080, "port the service listens on", minimum=1)

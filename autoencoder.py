@@ -1,0 +1,336 @@
+"""Making vectors smaller: the autoencoder and PCA, trained and applied.
+
+Both end as one matrix that unit vectors are multiplied with, so applying them needs numpy alone; Keras is imported where the
+autoencoder is trained and nowhere else. Does not own which vectors are trained on and where a reducer lies (`reducing`), nor the
+index over what it makes (`indexes/`).
+
+The search compares angles. So vectors are scaled to length 1 before anything else, and nothing is subtracted: PCA here turns
+about the origin (a truncated singular value decomposition), because moving the origin changes every angle: about the mean, 150
+candidates are needed to hold 99 % of the ten nearest flowers, about the origin 20. The autoencoder of the
+Similar-Image-Recommender (min-max scaling, 2048-1024-512-256-256 relu and back, sigmoid, squared error) loses far more: the relu
+of its code leaves more than half of the 256 numbers at zero, and a few thousand vectors cannot fit its five million weights.
+Without hidden layers, with a linear code, unit vectors and the cosine as its loss it finds as well as PCA: docs/reducers.md has all
+figures.
+
+    python autoencoder.py --reducer autoencoder
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from errors import ReducerError
+from tables import whole_file
+from vectors import BLOCK_ROWS, Ids, Vectors, unit_vectors
+
+Kind = Literal["autoencoder", "pca"]
+FORMAT_VERSION = 1
+HELD_OUT = 0.05
+"""Share of the vectors that nothing is fitted to: they tell when to stop, and what a reducer is worth."""
+BATCH = 256
+LEARNING_RATE = 1e-3
+PATIENCE = 5
+"""Epochs without a better loss on the held-out vectors after which training ends."""
+
+
+@dataclass(frozen=True)
+class ReducerOptions:
+    """What to train: `dim` is how many numbers a vector becomes, or for PCA the share of variance (0 < x < 1) to be kept.
+
+    `max_steps` bounds the batches that the autoencoder sees, whatever the number of vectors; `max_epochs` how often it sees each.
+    """
+
+    kind: Kind = "autoencoder"
+    dim: int | float = 256
+    seed: int = 20_150_625
+    max_epochs: int = 60
+    max_steps: int = 4_000
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training vectors; losses are 1 - cosine between a vector and what the code gives back, 0…2."""
+
+    number: int
+    of: int
+    loss: float
+    held_out_loss: float
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """A trained reducer: `matrix` float32 (source_dim, dim). `about` says, for people and programs, what it was trained from."""
+
+    kind: Kind
+    matrix: Vectors
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source_dim(self) -> int:
+        """Length of the vectors that it takes."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors that it gives."""
+        return int(self.matrix.shape[1])
+
+    def apply(self, vectors: npt.NDArray[Any]) -> Vectors:
+        """Return `vectors` (n, source_dim), any real type, as unit vectors float32 (n, dim): compare them by cosine.
+
+        A vector of zeros stays zero. Raises `ReducerError` on another dimension.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.source_dim:
+            raise ReducerError(
+                f"The {self.kind} was trained on {self.source_dim}-d vectors; these have shape {vectors.shape}. Train it on "
+                f"the vectors of this network: python autoencoder.py --reducer {self.kind}"
+            )
+        return unit_vectors(unit_vectors(vectors) @ self.matrix)
+
+
+@dataclass(frozen=True)
+class FittedReducer:
+    """A reducer fresh from training: its `history` (for PCA one entry), and the Keras model, if it has one."""
+
+    reducer: Reducer
+    history: tuple[Epoch, ...]
+    network: Any = None
+
+
+def fit_reducer(
+    vectors: npt.NDArray[Any], options: ReducerOptions, *, on_progress: Callable[[Epoch], None] = lambda epoch: None
+) -> FittedReducer:
+    """Train a reducer on `vectors` (n, source_dim), any real type; the same vectors, options and threads give the same matrix.
+
+    Raises `ReducerError`: NaN or infinity, a `dim` that cannot be, fewer (different) vectors than `dim`.
+    """
+    _check(vectors, options)
+    units = unit_vectors(vectors)
+    units = units[np.any(units != 0, axis=1)]  # zeros have no direction to keep
+    train, held_out = _split(len(units), options.seed)
+    _check_count(len(train), options)
+    if options.kind == "pca":
+        return _fit_pca(units[train], units[held_out], options, on_progress)
+    return _fit_autoencoder(units[train], units[held_out], options, on_progress)
+
+
+def _check(vectors: npt.NDArray[Any], options: ReducerOptions) -> None:
+    if vectors.ndim != 2:
+        raise ReducerError(f"Vectors to train on must have shape (n, dim), not {vectors.shape}.")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise ReducerError(
+            f"{int((~finite).sum()):,} of the {len(vectors):,} vectors hold NaN or infinity, the first is number "
+            f"{int(np.argmin(finite))}. Nothing can be learnt from them: take those images out, or compute them again."
+        )
+    dim, source_dim = options.dim, vectors.shape[1]
+    if isinstance(dim, float) and not (options.kind == "pca" and 0 < dim < 1):
+        raise ReducerError(
+            f"{dim} is no size for the {options.kind}: give a whole number of components, or, for pca, a share of the variance "
+            "above 0 and below 1."
+        )
+    if isinstance(dim, int) and not 1 <= dim < source_dim:
+        raise ReducerError(
+            f"{dim} numbers were asked for, but the vectors have {source_dim}: a reducer makes at least 1 and fewer than that."
+        )
+
+
+def _split(count: int, seed: int) -> tuple[Ids, Ids]:
+    """Return the places to train on and those held out (at least one), both ascending."""
+    order = np.random.default_rng(seed).permutation(count)
+    first = min(count, max(1, round(count * HELD_OUT)))
+    return np.sort(order[first:]).astype(np.int64), np.sort(order[:first]).astype(np.int64)
+
+
+def _check_count(count: int, options: ReducerOptions) -> None:
+    needed = options.dim if isinstance(options.dim, int) else 1
+    if count < needed:
+        raise ReducerError(
+            f"{count:,} vectors are there to train on ({HELD_OUT:.0%} are held out, zeros left out), fewer than the {needed} "
+            "numbers that each is to become. Ask for fewer (--reduced-dim), or index more images first."
+        )
+
+
+# PCA
+
+
+def _fit_pca(
+    train: Vectors, held_out: Vectors, options: ReducerOptions, on_progress: Callable[[Epoch], None]
+) -> FittedReducer:
+    axes = _principal_axes(train)
+    shares = np.cumsum(_variances(train, axes))
+    dim = options.dim if isinstance(options.dim, int) else int(np.searchsorted(shares, options.dim)) + 1
+    if dim > axes.shape[1]:
+        raise ReducerError(
+            f"The {len(train):,} vectors to train on span only {axes.shape[1]} directions, fewer than the {dim} components asked "
+            "for: many are equal. Ask for fewer (--reduced-dim)."
+        )
+    matrix = np.ascontiguousarray(axes[:, :dim])
+    epoch = Epoch(1, 1, _loss(train, matrix, matrix.T), _loss(held_out, matrix, matrix.T))
+    on_progress(epoch)
+    about = {"variance": float(shares[dim - 1]), "vectors": len(train) + len(held_out)}
+    return FittedReducer(Reducer("pca", matrix, about), (epoch,))
+
+
+def _principal_axes(units: Vectors) -> Vectors:
+    """Return the axes of `units` (n, source_dim) about the origin, float32 (source_dim, rank), the heaviest first."""
+    count, source_dim = units.shape
+    if count >= source_dim:
+        squares = np.zeros((source_dim, source_dim))
+        for start in range(0, count, BLOCK_ROWS):
+            block = units[start : start + BLOCK_ROWS].astype(np.float64)
+            squares += block.T @ block
+        weights, axes = np.linalg.eigh(squares)
+    else:  # the same axes from the smaller of the two products
+        wide = units.astype(np.float64)
+        weights, sides = np.linalg.eigh(wide @ wide.T)
+        axes = wide.T @ sides
+    order = np.argsort(-weights, kind="stable")
+    # Below this share of the heaviest the rest of a float32 vector is rounding.
+    axes = axes[:, order[weights[order] > weights.max(initial=0) * 1e-10]]
+    axes /= np.linalg.norm(axes, axis=0)
+    # An axis may point either way; which way must not depend on the library that found it.
+    axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
+    return np.ascontiguousarray(axes, dtype=np.float32)
+
+
+def _variances(units: Vectors, axes: Vectors) -> npt.NDArray[np.float64]:
+    """Return the share of the variance (about the mean) that lies along each of the `axes`; all of them together have all."""
+    variances = np.var(units @ axes, axis=0, dtype=np.float64)
+    total = float(variances.sum())
+    return variances / total if total > 0 else np.ones(len(variances))
+
+
+def _loss(units: Vectors, encode: Vectors, decode: Vectors) -> float:
+    """Return the mean of 1 - cosine between `units` and what their codes give back."""
+    back = unit_vectors(units @ encode @ decode)
+    return float(1 - np.einsum("ij,ij->i", units, back, dtype=np.float64).mean())
+
+
+# The autoencoder
+
+
+def _fit_autoencoder(
+    train: Vectors, held_out: Vectors, options: ReducerOptions, on_progress: Callable[[Epoch], None]
+) -> FittedReducer:
+    import keras
+
+    keras.utils.set_random_seed(options.seed)
+    batches = math.ceil(len(train) / BATCH)
+    epochs = max(1, min(options.max_epochs, options.max_steps // batches))
+    network = _network(train.shape[1], int(options.dim), epochs * batches)
+    history: list[Epoch] = []
+
+    def note(number: int, logs: Mapping[str, float] | None = None) -> None:
+        losses = logs or {}
+        history.append(Epoch(number + 1, epochs, float(losses["loss"]), float(losses["val_loss"])))
+        on_progress(history[-1])
+
+    stopping = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
+    network.fit(
+        train,
+        train,
+        validation_data=(held_out, held_out),
+        epochs=epochs,
+        batch_size=BATCH,
+        verbose=0,
+        callbacks=[stopping, keras.callbacks.LambdaCallback(on_epoch_end=note)],
+    )
+    matrix = np.array(network.get_layer("code").get_weights()[0], dtype=np.float32)
+    about = {"vectors": len(train) + len(held_out), "epochs": len(history)}
+    return FittedReducer(Reducer("autoencoder", matrix, about), tuple(history), network)
+
+
+def _network(source_dim: int, dim: int, steps: int) -> Any:
+    """Return the autoencoder, ready to be trained: a linear code, and the cosine between what goes in and what comes out."""
+    import keras
+
+    network = keras.Sequential(
+        [
+            keras.Input((source_dim,), name="vector"),
+            keras.layers.Dense(dim, use_bias=False, name="code"),
+            keras.layers.Dense(source_dim, use_bias=False, name="back"),
+        ]
+    )
+    # Keras' cosine "similarity" is the negative cosine: one more makes it the distance that everything else here speaks of.
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    network.compile(keras.optimizers.Adam(rate), loss=_cosine_distance)
+    return network
+
+
+def _cosine_distance(wanted: Any, given: Any) -> Any:
+    from keras import losses
+
+    return 1 + losses.cosine_similarity(wanted, given)
+
+
+# On disk
+
+
+def save_reducer(fitted: FittedReducer, path: Path, *, about: Mapping[str, Any] | None = None) -> None:
+    """Write the reducer to `path` (.npz, plain arrays, no pickle), and its Keras model, if it has one, beside it (.keras).
+
+    `about` is remembered with it. Each file appears whole or not at all. Raises `ExportError` where they cannot be written.
+    """
+    reducer = fitted.reducer
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fitted.network is not None:
+        save_network(fitted.network, path.with_suffix(".keras"))
+    facts = {**reducer.about, "history": [vars(epoch) for epoch in fitted.history], **(about or {})}
+    with whole_file(path) as file:
+        np.savez(
+            file,
+            format_version=np.int64(FORMAT_VERSION),
+            kind=np.array(reducer.kind),
+            matrix=reducer.matrix.astype("<f4"),
+            about=np.array(json.dumps(facts)),
+        )
+
+
+def save_network(network: Any, path: Path) -> None:
+    """Write a Keras model as `path` (.keras) in one step."""
+    temporary = path.with_name(f".{path.stem}.tmp.keras")  # Keras tells the format by the name
+    try:
+        network.save(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_reducer(path: Path) -> Reducer:
+    """Read what `save_reducer` wrote, without Keras; raises `ReducerError` for a file that is missing, damaged or of another kind."""
+    again = "Train it again: python autoencoder.py"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            version, kind = int(file["format_version"]), str(file["kind"])
+            matrix, about = file["matrix"], json.loads(str(file["about"]))
+    except FileNotFoundError as error:
+        raise ReducerError(f"There is no reducer in {path}. Train one: python autoencoder.py") from error
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ReducerError(f"The reducer in {path} cannot be read ({error}). {again}") from error
+    if version != FORMAT_VERSION:
+        raise ReducerError(
+            f"The reducer in {path} has format version {version}, this program reads {FORMAT_VERSION}. {again}"
+        )
+    usable = matrix.ndim == 2 and 0 < matrix.shape[1] < matrix.shape[0] and matrix.dtype == np.dtype("<f4")
+    if kind not in ("autoencoder", "pca") or not usable or not np.isfinite(matrix).all():
+        raise ReducerError(f"The file {path} holds no reducer that can be used ({kind}, {matrix.shape}). {again}")
+    return Reducer("pca" if kind == "pca" else "autoencoder", matrix, about)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from commands.autoencoder import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,172 @@
+"""Training a reducer on the vectors that a collection is searched by, and publishing an index over what it makes.
+
+Owns which vectors are trained on, where reducers lie (`reducers/<vectors key>/<kind>.npz`, `.keras` beside it) and when one must be
+trained anew. Does not own how they learn (`autoencoder`) nor what a generation holds (`publishing`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from autoencoder import Epoch, Kind, Reducer, ReducerOptions, fit_reducer, load_reducer, save_reducer
+from config import Settings
+from errors import EmptyCollectionError, ReducerError, SettingsError
+from publishing import publish, reducer_path
+from store import Snapshot, Store, open_store, open_writer
+from vectors import Vectors
+
+TRAINING_VECTORS = 50_000
+TRAINING_BYTES = 256_000_000
+"""At most so many vectors are trained on, and so many bytes of them: chosen by chance where there are more."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What one run did. `trained` is false where a reducer of the same vectors and options lay on disk; `kind` may be none.
+
+    `generation` is the manifest of the published generation.
+    """
+
+    kind: str
+    reducer: Reducer | None
+    path: Path | None
+    trained: bool
+    seconds: float
+    generation: Mapping[str, Any]
+
+    @property
+    def history(self) -> list[Epoch]:
+        """The losses of the training, also of an earlier one."""
+        return [] if self.reducer is None else [Epoch(**epoch) for epoch in self.reducer.about.get("history", [])]
+
+
+def reduced_dim(settings: Settings) -> int | float:
+    """Return the setting `reduced_dim`: a whole number of components, or a share of variance; raises `SettingsError`."""
+    text = settings.reduced_dim
+    with contextlib.suppress(ValueError):
+        dim = float(text) if "." in text else int(text)
+        if 0 < dim < 1 or (isinstance(dim, int) and dim >= 1):
+            return dim
+    raise SettingsError(
+        f"reduced_dim is {text!r}, but must be a whole number from 1 on (256), or for pca a share of the variance above 0 and "
+        "below 1 (0.95)."
+    )
+
+
+def options_of(settings: Settings) -> ReducerOptions:
+    """Return what the settings ask to be trained; the autoencoder where they do not say."""
+    kind = settings.reducer or "autoencoder"
+    if kind not in get_args(Kind):
+        raise ValueError(f"{kind} is not trained")
+    return ReducerOptions(cast(Kind, kind), reduced_dim(settings))
+
+
+def published_vectors(store: Store) -> tuple[str, Snapshot]:
+    """Return the key and the vectors that the collection is searched by; raises `EmptyCollectionError` when there are none."""
+    generation = store.generation()
+    if generation is not None:
+        key = str(generation.manifest["vectors_key"])
+        snapshot = store.snapshot(key)
+        if len(snapshot):
+            return key, snapshot
+    raise EmptyCollectionError(
+        f"The collection in {store.folder.absolute()} holds no image that can be searched, so there is nothing to learn from. "
+        "Index some first: python img2vec.py FOLDER"
+    )
+
+
+def training_vectors(snapshot: Snapshot, seed: int) -> Vectors:
+    """Return vectors of the snapshot to train on, float32 (n, dim): all, or as many by chance as memory should hold."""
+    count = min(len(snapshot), TRAINING_VECTORS, max(1, TRAINING_BYTES // (4 * snapshot.dim)))
+    places = np.random.default_rng(seed).choice(len(snapshot), size=count, replace=False)
+    return snapshot.take(np.sort(places).astype(np.int64))
+
+
+def reduce_collection(
+    settings: Settings,
+    *,
+    on_progress: Callable[[Epoch], None] = lambda epoch: None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Reduced:
+    """Train the reducer that the settings ask for, unless it lies on disk, and publish a generation with it, or without one.
+
+    Whatever ends it early (Ctrl-C, an error) leaves the reducers and the generation as they were. Raises `ReducerError`,
+    `SettingsError`, `CollectionMissingError`, `EmptyCollectionError`, `CollectionLockedError`, `DiskFullError`.
+    """
+    started = time.perf_counter()
+    options = None if settings.reducer == "none" else options_of(settings)
+    open_store(settings.rsc_files).close()  # a writer would make the collection that is missing
+    with open_writer(settings.rsc_files, command="autoencoder.py") as writer:
+        key, snapshot = published_vectors(writer)
+        if options is None:
+            generation = publish(writer, key, replace(settings, reducer="none"), on_note=on_note)
+            return Reduced("none", None, None, False, time.perf_counter() - started, generation or {})
+        path = reducer_path(writer.folder, key, options.kind)
+        with _put_back([path, path.with_suffix(".keras")]):
+            trained = _train(snapshot, options, path, on_progress, on_note)
+            generation = publish(writer, key, replace(settings, reducer=options.kind), on_note=on_note)
+    seconds = time.perf_counter() - started
+    return Reduced(options.kind, load_reducer(path), path, trained, seconds, generation or {})
+
+
+def _train(
+    snapshot: Snapshot,
+    options: ReducerOptions,
+    path: Path,
+    on_progress: Callable[[Epoch], None],
+    on_note: Callable[[str], None],
+) -> bool:
+    """Train and save, unless what lies at `path` was trained on these vectors with these options; tell whether it was done."""
+    about = {"options": asdict(options), "trained_on": _digest(snapshot)}
+    reason = _why_train(path, about)
+    if reason is None:
+        return False
+    if reason:
+        on_note(f"The {options.kind} is trained anew: {reason}.")
+    fitted = fit_reducer(training_vectors(snapshot, options.seed), options, on_progress=on_progress)
+    save_reducer(fitted, path, about=about)
+    return True
+
+
+def _digest(snapshot: Snapshot) -> str:
+    """Which image has which vector, as in the generation's manifest, and in which file the rows are counted."""
+    return hashlib.sha256(snapshot.file.encode() + snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
+
+
+def _why_train(path: Path, about: Mapping[str, Any]) -> str | None:
+    """Return why a reducer must be trained, empty when there was none yet, None when the one at `path` serves."""
+    if not path.exists():
+        return ""
+    try:
+        known = load_reducer(path).about
+    except ReducerError as error:
+        return str(error).partition(". ")[0]
+    if known.get("options") != about["options"]:
+        return f"it was trained with {known.get('options')}, and is now to be {about['options']}"
+    return None if known.get("trained_on") == about["trained_on"] else "the collection's vectors are others than it was trained on"
+
+
+@contextlib.contextmanager
+def _put_back(paths: Sequence[Path]) -> Iterator[None]:
+    """If the block does not end well, give the files (a few megabytes) the contents back that they had."""
+    before = {path: path.read_bytes() if path.exists() else None for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif not path.exists() or path.read_bytes() != content:
+                temporary = path.with_name(f".{path.name}.tmp")
+                temporary.write_bytes(content)
+                os.replace(temporary, path)
+        raise
