@@ -1,20 +1,24 @@
 """`/api/v1`, and what it shares with the pages: reading requests, and which error has which status.
 
-Owns: the JSON shapes; the one table from exceptions to HTTP statuses; turning a request's fields into `k`, an image id
-or the bytes of an upload (always in memory, never a temporary file). Does not own: pages, files, headers, the factory
+Owns: the JSON shapes; the one table from exceptions to HTTP statuses; turning a request's fields into a `Query`, with uploads
+always in memory, never in a temporary file; how much one answer may hold. Does not own: pages, files, headers, the factory
 (`app.py`), nor any searching (`search/`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 from flask import Blueprint, Request, Response, current_app, jsonify, request, url_for
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from errors import (
@@ -28,20 +32,25 @@ from errors import (
     ImageLimitError,
     ImageNotFoundError,
     LookalikeError,
+    NoNetworkError,
+    NoOriginalError,
     NotAnImageError,
     OriginalGoneError,
     RequestError,
     TooManyBytesError,
 )
-
-if TYPE_CHECKING:
-    from search import ImageInfo, Match, SearchResult, SearchService
+from search import Box, Example, Filter, ImageInfo, Match, Query, SearchResult, SearchService
 
 EXTENSION = "lookalike"
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
-MAX_JSON_BYTES = 64 * 1024
+MAX_JSON_BYTES = 1024 * 1024
 MAX_IMAGE_ID = 2**63 - 1
+MAX_EXAMPLES = 100
+"""Most images and pictures that one request may name: to be like, to be unlike, or as the queries of a batch."""
 RETRY_AFTER_S = 10
+
+Fields = Mapping[str, Sequence[object]]
+"""What a request says: all values of each field."""
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -64,7 +73,7 @@ class InMemoryRequest(Request):
 
 def service() -> SearchService:
     """Return the search service of the running app."""
-    return cast("SearchService", current_app.extensions[EXTENSION])
+    return cast(SearchService, current_app.extensions[EXTENSION])
 
 
 # What went wrong, as HTTP says it.
@@ -94,6 +103,8 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     ImageLimitError: (413, None),
     ImageNotFoundError: (404, "This collection has no image of that id."),
     OriginalGoneError: (404, "The file of this image is gone, or is no longer the one that was indexed."),
+    NoOriginalError: (404, "This image came into the collection without a file."),
+    NoNetworkError: (409, None),
     CollectionMissingError: (503, "There is no collection to search yet."),
     EmptyCollectionError: (503, "The collection has no images to search yet."),
     CollectionError: (503, "The collection cannot be used at the moment; the log of the service says why."),
@@ -129,14 +140,23 @@ def _whole_number(raw: object) -> int | None:
     return None
 
 
-def wanted_k(raw: object) -> int:
-    """Return how many images are wanted: `raw` as int, or the setting `results` when None. Raises `RequestError`."""
-    settings = service().settings
+def _limit() -> int:
+    return service().settings.max_results
+
+
+def wanted_k(fields: Fields) -> int | None:
+    """Return how many images are wanted, None for all; where nothing is said, all within a radius, else the setting `results`.
+
+    Raises `RequestError`.
+    """
+    raw = _one(fields, "k")
     if raw is None:
-        return min(settings.results, settings.max_results)
+        return None if "radius" in fields else min(service().settings.results, _limit())
+    if raw == "all":
+        return None
     k = _whole_number(raw)
-    if k is None or not 1 <= k <= settings.max_results:
-        raise RequestError(f"k is {str(raw)[:40]!r}, but must be a whole number from 1 to {settings.max_results}.")
+    if k is None or not 1 <= k <= _limit():
+        raise RequestError(f"k is {str(raw)[:40]!r}, but must be a whole number from 1 to {_limit()}, or all.")
     return k
 
 
@@ -158,12 +178,15 @@ def image_id_of_path(text: str) -> int:
         raise ImageNotFoundError(str(error)) from error
 
 
-def uploaded_content() -> bytes:
-    """Return the bytes of the uploaded `file`. Raises `RequestError`, `EmptyFileError`, `TooManyBytesError`."""
-    file = request.files.get("file")
-    content = b"" if file is None else file.read()
-    if file is None or not (file.filename or content):
-        raise RequestError('No picture came with the request: send one as multipart/form-data in the field "file".')
+def uploads(field: str) -> list[FileStorage]:
+    """Return the files that came in `field`; one without name and contents is a form's empty field, and no file."""
+    return [file for file in request.files.getlist(field) if file.filename or file.stream.read(1)]
+
+
+def content_of(file: FileStorage) -> bytes:
+    """Return the bytes of an upload. Raises `EmptyFileError`, `TooManyBytesError`."""
+    file.stream.seek(0)
+    content: bytes = file.stream.read()
     if not content:
         raise EmptyFileError("The picture is empty (0 bytes).")
     limit = service().settings.upload_max_bytes
@@ -172,18 +195,169 @@ def uploaded_content() -> bytes:
     return content
 
 
-def _request_fields() -> Mapping[str, object]:
-    """Return the fields of a POST: form fields, or a JSON object; the address's parameters where those are silent."""
+def request_fields() -> Fields:
+    """Return all values of each field: of a form, or of a JSON object; the address's parameters where those are silent.
+
+    A list in JSON is several values, null is none. Raises `RequestError`.
+    """
+    fields: dict[str, list[object]] = {name: list(values) for name, values in request.args.lists()}
     if not request.is_json:
-        return {**request.args.to_dict(), **request.form.to_dict()}
+        return fields | {name: list(values) for name, values in request.form.lists()}
     request.max_content_length = MAX_JSON_BYTES
     try:
-        fields = json.loads(request.get_data())
+        sent = json.loads(request.get_data())
     except (ValueError, RecursionError) as error:
         raise RequestError("The body is announced as JSON, but cannot be read as JSON.") from error
-    if not isinstance(fields, dict):
+    if not isinstance(sent, dict):
         raise RequestError('The JSON body must be an object such as {"image_id": 7, "k": 24}.')
-    return {**request.args.to_dict(), **fields}
+    given = {name: value for name, value in sent.items() if value is not None}
+    return fields | {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+
+
+def _one(fields: Fields, name: str) -> object:
+    """Return the first value of a field, or None."""
+    return next(iter(fields.get(name, ())), None)
+
+
+def _text(fields: Fields, name: str) -> str | None:
+    """Return a field as text; an empty one, which a form sends for what was not filled in, counts as not given."""
+    raw = _one(fields, name)
+    if raw is not None and not isinstance(raw, str):
+        raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be text.")
+    return raw or None
+
+
+def _number(fields: Fields, name: str) -> float | None:
+    raw = _one(fields, name)
+    if raw is None:
+        return None
+    try:
+        number = math.nan if isinstance(raw, bool) else float(cast(str, raw))
+    except (ValueError, TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be a number.")
+    return number
+
+
+def _side(fields: Fields, name: str) -> int | None:
+    raw = _one(fields, name)
+    if raw in (None, ""):
+        return None
+    side = _whole_number(raw)
+    if side is None or side > MAX_IMAGE_ID:
+        raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be a whole number of pixels.")
+    return side
+
+
+def _where(fields: Fields) -> Filter | None:
+    where = Filter(
+        folder=_text(fields, "folder"),
+        label=_text(fields, "label"),
+        looks_like=_text(fields, "looks_like"),
+        taken_from=(_text(fields, "taken_from") or "").replace(" ", "T") or None,
+        taken_until=(_text(fields, "taken_until") or "").replace(" ", "T") or None,
+        min_side=_side(fields, "min_side"),
+        max_side=_side(fields, "max_side"),
+        orientation=cast(Any, _text(fields, "orientation")),  # Filter checks it
+    )
+    return None if where == Filter() else where
+
+
+def wanted_box(fields: Fields) -> Box | None:
+    """Return `box`, "left,top,right,bottom" or four numbers, as shares of the picture. Raises `RequestError`, `QueryError`."""
+    raw = fields.get("box", ())
+    parts = raw[0].split(",") if len(raw) == 1 and isinstance(raw[0], str) else raw
+    if not parts or raw == [""]:
+        return None
+    numbers = [_number({"box": [part]}, "box") for part in parts]
+    if len(numbers) != 4:
+        raise RequestError(f"box has {len(numbers)} numbers, but must have four: left,top,right,bottom.")
+    return Box(*(number or 0.0 for number in numbers))
+
+
+def _vector(raw: Sequence[object]) -> npt.NDArray[np.float64]:
+    """Return the field `vector`, JSON numbers or their text in a form, as an array. Raises `RequestError`."""
+    try:
+        numbers = json.loads(raw[0]) if len(raw) == 1 and isinstance(raw[0], str) else raw
+    except (ValueError, RecursionError):
+        numbers = None
+    if not isinstance(numbers, Sequence) or not all(type(number) in (int, float) for number in numbers):
+        raise RequestError("The vector cannot be read: it must be a JSON array of numbers.")
+    try:
+        return np.array(numbers, dtype=np.float64)
+    except OverflowError as error:
+        raise RequestError("The vector holds a whole number that is too large.") from error
+
+
+def _examples(ids: Sequence[object], files: Sequence[FileStorage], box: Box | None = None) -> tuple[Example, ...]:
+    if len(ids) + len(files) > MAX_EXAMPLES:
+        raise RequestError(f"{len(ids) + len(files)} examples came; one request may have at most {MAX_EXAMPLES}.")
+    return tuple(
+        [Example(wanted_image_id(raw), box) for raw in ids] + [Example(content_of(file), box) for file in files]
+    )
+
+
+def _likes(fields: Fields) -> tuple[Example, ...]:
+    """Return what the matches shall be like: images, or pictures, or a vector; never some of each."""
+    ids = [*fields.get("image_id", ()), *fields.get("like", ())]
+    files, vector = uploads("file"), fields.get("vector", ())
+    if bool(ids) + bool(files) + bool(vector) > 1:
+        given = [name for name, there in (("a picture", files), ("an image_id", ids), ("a vector", vector)) if there]
+        raise RequestError(f"The request has both {' and '.join(given)}: send one of them.")
+    box = wanted_box(fields)
+    if box is not None and len(ids) + len(files) > 1:
+        raise RequestError("A box is a part of one picture, but several came: send one of them.")
+    if vector:
+        return (Example(_vector(vector), box),)
+    if not ids and not files and request.method == "GET":
+        raise RequestError('Say which image: "?image_id=7". Or POST a picture as multipart/form-data, field "file".')
+    if not ids and not files:
+        raise RequestError('No picture came with the request: send one as multipart/form-data in the field "file".')
+    return _examples(ids, files, box)
+
+
+def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
+    """Return the search for what is like `likes`, with everything else from `fields`. Raises `RequestError`, `QueryError`.
+
+    Where all images are wanted, one more than an answer may have: `ask` tells by it that there are more.
+    """
+    k = wanted_k(fields)
+    return Query(
+        likes,
+        _examples(fields.get("unlike", ()), uploads("unlike_file")),
+        k=_limit() + 1 if k is None else k,
+        radius=_number(fields, "radius"),
+        metric=cast(Any, _text(fields, "metric") or "cosine"),  # Query checks both
+        ranking=cast(Any, _text(fields, "ranking")),
+        where=_where(fields),
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was asked and found; `truncated` when there was more than one answer may have."""
+
+    query: Query
+    found: SearchResult
+    truncated: bool
+
+
+def ask(fields: Fields, likes: tuple[Example, ...] | None = None) -> Answer:
+    """Answer a request: what its fields ask for, or what they ask for about `likes`."""
+    query = wanted_query(fields, _likes(fields) if likes is None else likes)
+    return _cut(query, service().search(query))
+
+
+def asked_k(query: Query) -> int | str:
+    """Return k as it was asked for: a number or "all"."""
+    return "all" if query.k is None or query.k > _limit() else query.k
+
+
+def _cut(query: Query, found: SearchResult) -> Answer:
+    kept = found.matches[: _limit()]
+    good = None if found.good_matches is None else min(found.good_matches, len(kept))
+    return Answer(query, replace(found, matches=kept, good_matches=good), len(kept) < len(found.matches))
 
 
 # The shapes of answers.
@@ -218,37 +392,87 @@ def _match_json(match: Match) -> dict[str, object]:
         "rank": match.rank,
         "similarity": round(match.similarity, 6),
         "distance": round(match.distance, 6),
+        "closer_than": match.closer_than,
         "image": image_json(match.image),
     }
 
 
-def _search_json(found: SearchResult, k: int, image_id: int | None) -> Response:
-    query = {"image_id": image_id, "width": found.query_width, "height": found.query_height}
-    return jsonify({"query": query, "k": k, "matches": [_match_json(match) for match in found.matches]})
+def _asked_json(query: Query, *, ranking: str) -> dict[str, object]:
+    """Say how was searched, in words that a request could use."""
+    return {"k": asked_k(query), "radius": query.radius, "metric": query.metric, "ranking": ranking}
 
 
-@api.get("/search")
-def search_by_id() -> Response:
-    """Answer `?image_id=&k=` with the image's nearest images."""
-    if "image_id" not in request.args:
-        raise RequestError('Say which image: "?image_id=7". Or POST a picture as multipart/form-data, field "file".')
-    return _answer(request.args.to_dict())
-
-
-@api.post("/search")
+@api.route("/search", methods=["GET", "POST"])
 def search() -> Response:
-    """Answer an upload (multipart, field `file`), or an `image_id` in a form or a JSON object."""
-    return _answer(_request_fields())
+    """Answer one query: by address, form, multipart or JSON."""
+    answer = ask(request_fields())
+    query, found = answer.query, answer.found
+    source = query.like[0].source if len(query.like) == 1 else None
+    image_id = source if isinstance(source, int) else None
+    return jsonify(
+        {
+            "query": {"image_id": image_id, "width": found.query_width, "height": found.query_height},
+            **_asked_json(query, ranking=found.ranking),
+            "good_matches": found.good_matches,
+            "truncated": answer.truncated,
+            "matches": [_match_json(match) for match in found.matches],
+        }
+    )
 
 
-def _answer(fields: Mapping[str, object]) -> Response:
-    k = wanted_k(fields.get("k"))
-    if "image_id" not in fields:
-        return _search_json(service().search_upload(uploaded_content(), k=k), k, None)
-    if request.files.get("file"):
-        raise RequestError("The request has both a picture and an image_id: send one of them.")
-    image_id = wanted_image_id(fields["image_id"])
-    return _search_json(service().search_image(image_id, k=k), k, image_id)
+@api.post("/search/batch")
+def search_batch() -> Response:
+    """Answer many queries, each `file` and each image id one of its own, as rows; those that cannot be answered are named beside.
+
+    Everything else in the request holds for all of them, and is an error of the request when it makes no sense.
+    """
+    fields = request_fields()
+    asked = _batch(fields)
+    usual = wanted_query(fields, (Example(0),))
+    good = {n: replace(usual, like=(example,)) for n, (_, example) in enumerate(asked) if isinstance(example, Example)}
+    answers = dict(zip(good, service().search_many(list(good.values())), strict=True))
+    rows: list[dict[str, object]] = []
+    errors: list[dict[str, object]] = []
+    truncated = False
+    for number, (label, example) in enumerate(asked):
+        found = answers.get(number, example)
+        if isinstance(found, Exception):
+            errors.append({"query": number, "query_label": label, **problem_of(found).as_json()})
+        elif isinstance(found, SearchResult):
+            answer = _cut(usual, found)
+            truncated = truncated or answer.truncated
+            rows += [_row_json(number, label, match) for match in answer.found.matches]
+    ranking = next((found.ranking for found in answers.values() if isinstance(found, SearchResult)), "plain")
+    return jsonify({**_asked_json(usual, ranking=ranking), "truncated": truncated, "rows": rows, "errors": errors})
+
+
+def _batch(fields: Fields) -> list[tuple[str, Example | LookalikeError]]:
+    """Return each query's label and its example, or what is wrong with it. Raises `RequestError` for none or too many."""
+    ids, files, box = [*fields.get("image_id", ()), *fields.get("like", ())], uploads("file"), wanted_box(fields)
+    if not 1 <= len(ids) + len(files) <= MAX_EXAMPLES:
+        raise RequestError(
+            f"The batch has {len(ids) + len(files)} queries (file, image_id), but must have 1 to {MAX_EXAMPLES}."
+        )
+    asked: list[tuple[str, Example | LookalikeError]] = []
+    for raw in [*ids, *files]:
+        label = (raw.filename or "") if isinstance(raw, FileStorage) else str(raw)
+        try:
+            source = content_of(raw) if isinstance(raw, FileStorage) else wanted_image_id(raw)
+            asked.append((label[:200], Example(source, box)))
+        except LookalikeError as error:
+            asked.append((label[:200], error))
+    return asked
+
+
+def _row_json(number: int, label: str, match: Match) -> dict[str, object]:
+    return {
+        "query": number,
+        "query_label": label,
+        "reference_label": match.image.name,
+        "image_id": match.image.image_id,
+        "distance": round(match.distance, 6),
+        "rank": match.rank,
+    }
 
 
 @api.get("/images/<image_id>")

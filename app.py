@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import atexit
 import base64
+import math
 import os
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import blake2b
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 from flask import (
     Blueprint,
@@ -38,9 +38,7 @@ import api
 from config import Settings, load_settings
 from errors import ImageError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail
-
-if TYPE_CHECKING:
-    from search import ImageInfo, SearchService
+from search import Example, Filter, ImageInfo, SearchResult, SearchService, open_service
 
 VIEW_MAX_SIDE = 2048
 K_CHOICES = (12, 24, 48, 96, 192)
@@ -63,8 +61,6 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     Raises `SettingsError`, and what `search.open_service` raises for a collection that cannot be used.
     """
     if service is None:
-        from search import open_service
-
         service = open_service(load_settings() if settings is None else settings)
         atexit.register(service.close)
     app = Flask(__name__)
@@ -72,7 +68,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     limit = service.settings.upload_max_bytes
     app.config.update(UPLOAD_MAX_BYTES=limit, MAX_CONTENT_LENGTH=limit + api.MULTIPART_OVERHEAD_BYTES)
     app.extensions[api.EXTENSION] = service
-    app.jinja_env.filters.update(filesize=_filesize, data_uri=_data_uri, percent=_percent)
+    app.jinja_env.filters.update(filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share)
     app.register_blueprint(pages)
     app.register_blueprint(api.api)
     app.register_error_handler(Exception, _answer_error)
@@ -115,6 +111,9 @@ class Help:
 
 _HELP: Mapping[str, Help] = {
     "bad_request": Help("That did not work", "Choose a picture and try again.", upload=True),
+    "bad_query": Help("That did not work", "Choose a picture and try again.", upload=True),
+    "no_network": Help("Pictures cannot be searched with here", "Begin with an image of the collection."),
+    "no_original": Help("There is no file", "Only its vector and what is known of it were brought here."),
     "empty_file": Help(
         "That file is empty", "It may not have been copied to its end. Choose another one.", upload=True
     ),
@@ -168,18 +167,93 @@ def _error_page(problem: api.Problem) -> str:
         help=_HELP.get(problem.code, _OTHER_HELP),
         index_first=problem.code in _INDEX_FIRST,
         other_folder=settings.rsc_files != Settings.rsc_files,
-        **_form(settings, None),
+        **_form(),
     )
 
 
 # Pages.
 
 
-def _form(settings: Settings, k: int | None) -> dict[str, object]:
+_ORDERS: Mapping[str, str] = {"kind": "same kind", "plain": "same picture"}
+_CONDITIONS: Mapping[str, str] = {
+    "folder": "folder {}",
+    "label": "label {}",
+    "looks_like": "looks like {}",
+    "taken_from": "taken from {}",
+    "taken_until": "until {}",
+    "min_side": "at least {} pixels",
+    "max_side": "at most {} pixels",
+    "orientation": "{}",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several searches that a page leads to: what it is called, and what its address says."""
+
+    text: str
+    given: Mapping[str, object]
+    chosen: bool
+
+
+def _form(k: int | str | None = None, ranking: str | None = None) -> dict[str, object]:
     """Return what `_upload.html` and the choice of k need."""
+    service = api.service()
+    settings = service.settings
     usual = min(settings.results, settings.max_results)
-    choices = {choice for choice in K_CHOICES if choice <= settings.max_results} | {usual, k or usual}
-    return {"k": k or usual, "k_choices": sorted(choices), "upload_max_bytes": settings.upload_max_bytes}
+    choices = {choice for choice in K_CHOICES if choice <= settings.max_results} | {usual}
+    return {
+        "k": k or usual,
+        "k_choices": sorted(choices | ({k} if isinstance(k, int) else set())),
+        "orders": {name: _ORDERS[name] for name in service.rankings},
+        "ranking": ranking,
+        "upload_max_bytes": settings.upload_max_bytes,
+        "upload_refusal": service.upload_refusal,
+    }
+
+
+def _results(answer: api.Answer) -> dict[str, object]:
+    """Return what a page of results needs. `kept` is what the addresses it leads to say besides k."""
+    query = answer.query
+    order = {} if query.ranking is None else {"ranking": query.ranking}
+    where = _conditions(query.where)
+    return {
+        "found": answer.found,
+        "truncated": answer.truncated,
+        "good_until": _good_until(answer.found),
+        "where": [_CONDITIONS[name].format(value) for name, value in where.items()],
+        "order": order,
+        "kept": where | order,
+        "status": api.service().status(),
+        **_form(api.asked_k(query), answer.found.ranking),
+    }
+
+
+def _conditions(where: Filter | None) -> dict[str, object]:
+    return {} if where is None else {name: value for name, value in asdict(where).items() if value is not None}
+
+
+def _good_until(found: SearchResult) -> int | None:
+    """Return after how many matches the last good one has come, in whatever order they are; None where that is not known."""
+    if not found.good_matches:
+        return found.good_matches
+    similarities = [match.similarity for match in found.matches]
+    least = sorted(similarities, reverse=True)[found.good_matches - 1]
+    return max(place for place, similarity in enumerate(similarities, start=1) if similarity >= least)
+
+
+def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
+    """Return among which images the page of one image can search: all, its folder's, its label's, those it searches now."""
+    now = _conditions(where)
+    offered: list[dict[str, object]] = [{}]
+    if shown.folder:
+        offered.append({"folder": shown.folder})
+    if shown.label and shown.label != shown.folder:
+        offered.append({"label": shown.label})
+    if now not in offered:
+        offered.append(now)
+    texts = [", ".join(_CONDITIONS[name].format(value) for name, value in given.items()) for given in offered]
+    return [Choice(text or "all", given, given == now) for text, given in zip(texts, offered, strict=True)]
 
 
 @pages.get("/")
@@ -187,7 +261,7 @@ def index() -> str:
     """Show the form, in one line what is searched, and some of its images to begin with."""
     service = api.service()
     shown = service.some_images(STARTING_POINTS)
-    return render_template("index.html", status=service.status(), some=shown, **_form(service.settings, None))
+    return render_template("index.html", status=service.status(), some=shown, **_form())
 
 
 @pages.get("/search")
@@ -199,22 +273,16 @@ def search_again() -> ResponseReturnValue:
 @pages.post("/search")
 def search() -> str:
     """Show the images nearest to an uploaded picture, which lives as long as this request."""
-    service = api.service()
-    k = api.wanted_k(request.form.get("k"))
-    found = service.search_upload(api.uploaded_content(), k=k)
-    return render_template("results.html", found=found, status=service.status(), **_form(service.settings, k))
+    return render_template("results.html", **_results(api.ask(api.request_fields())))
 
 
 @pages.get("/images/<image_id>")
 def image(image_id: str) -> str:
     """Show one image of the catalog, what is known of it, and its nearest images."""
-    service = api.service()
-    k = api.wanted_k(request.args.get("k"))
-    shown = service.image(api.image_id_of_path(image_id))
-    found = service.search_image(shown.image_id, k=k)
-    return render_template(
-        "image.html", image=shown, found=found, status=service.status(), **_form(service.settings, k)
-    )
+    fields = api.request_fields()
+    shown = api.service().image(api.image_id_of_path(image_id))
+    answer = api.ask(fields, (Example(shown.image_id, api.wanted_box(fields)),))
+    return render_template("image.html", image=shown, among=_among(shown, answer.query.where), **_results(answer))
 
 
 @pages.get("/healthz")
@@ -257,8 +325,10 @@ _UNKNOWN_TYPE = FileType("application/octet-stream", (".bin",), shown=False)
 
 @pages.get("/images/<image_id>/thumbnail")
 def thumbnail(image_id: str) -> Response:
-    """Send the thumbnail made at indexing time."""
+    """Send the thumbnail made when the image came, or a placeholder where there is none."""
     content = api.service().thumbnail(api.image_id_of_path(image_id))
+    if content is None:
+        return _revalidated(current_app.send_static_file("no-picture.svg"))
     response = send_file(BytesIO(content), mimetype="image/jpeg", etag=_hash(content))
     return _revalidated(response)
 
@@ -359,6 +429,13 @@ def _data_uri(content: bytes) -> str:
 
 def _percent(score: float) -> str:
     return f"{score:.0%}"
+
+
+def _share(share: float) -> str:
+    """Return a share as percent, never rounded up: 0.99978 is 99.97 %, and nothing is closer than 100 %."""
+    decimals = 2 if share >= 0.99 else 0
+    floored = math.floor(min(share, 0.9999) * 100 * 10**decimals + 1e-6) / 10**decimals
+    return f"{floored:.{decimals}f} %"
 
 
 if __name__ == "__main__":

@@ -21,9 +21,6 @@ from img2vec import check_same_network, mismatch
 from store import VectorsManifest
 from vectors import Vectors
 
-IMPORTED = "imported"
-"""What stands for the backbone in the manifest of vectors that came from elsewhere."""
-
 REFUSAL = (
     "The vectors of this collection came from elsewhere, and no network here could make one of a new picture that compares "
     "with them. Search by an image of the collection instead."
@@ -38,17 +35,14 @@ class Embedder:
 
     def __init__(self, manifest: VectorsManifest, models_folder: Path, settings: Settings) -> None:
         self.network = NetworkId(manifest.backbone, manifest.layer, manifest.weights_sha256)
-        self.dim = manifest.dim
+        self.refusal = REFUSAL if manifest.is_imported else None
+        """Why no picture can become a vector here; None when it can."""
         self._models_folder = models_folder
         self._settings = settings
         self._backbone: Backbone | None = None
         self._loading = threading.Lock()
-        _check_settings(settings, self.network)
-
-    @property
-    def refusal(self) -> str | None:
-        """Return why no picture can become a vector here, or None when it can."""
-        return REFUSAL if self.network.backbone == IMPORTED else None
+        if not manifest.is_imported or settings.backbone is not None:
+            _check_settings(settings, self.network)
 
     @property
     def side(self) -> int:
@@ -88,8 +82,6 @@ class Embedder:
 
 
 def _check_settings(settings: Settings, own: NetworkId) -> None:
-    if own.backbone == IMPORTED and settings.backbone is None:
-        return
     name = settings.backbone or own.backbone
     row = find_row(name)
     layer = check_layer(row, settings.layer) if settings.layer or name != own.backbone else own.layer

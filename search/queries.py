@@ -15,15 +15,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ann import Metric
 from errors import QueryError
+from indexes.index import check_reach
 from store import Filter
 from vectors import Vectors, unit_vectors
 
-Metric = Literal["cosine", "euclidean"]
 RankingName = Literal["kind", "plain"]
 
-UNLIKE_SHARE = 0.5
-"""How much of the unlikes' mean is taken off the likes' mean."""
+UNLIKE_SHARE = 0.25
+"""How much of the unlikes' mean is taken off the likes' mean.
+
+Measured on caltech101-dev (EfficientNet-Lite0; two images of a class, unlike one of the class nearest to it, 200 times): P@10
+0.930 without the unlike, 0.938 from 0.2 to 0.3, 0.929 at 0.5, 0.851 at 1; mAP 0.824, 0.828 at 0.25, 0.802, 0.657. With the
+first wrong match of each as the unlike: P@10 0.860 without, 0.885 at 0.25, 0.851 at 0.5.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,11 +109,7 @@ class Query:
     def __post_init__(self) -> None:
         if not self.like:
             raise QueryError("The search has nothing to be like: give at least one picture, image or vector.")
-        if self.k is not None and self.k < 1:
-            raise QueryError(f"k is {self.k}, but must be at least 1.")
-        if self.radius is not None and not self.radius >= 0:  # not <: NaN
-            raise QueryError(f"The radius is {self.radius}, but must be 0 or more.")
-        metric_named(self.metric)
+        check_reach(self.k, self.radius, self.metric)
         if self.ranking is not None:
             ranking_named(self.ranking)
 
@@ -116,13 +118,6 @@ class Query:
         """Return the indexed images among its examples: they are left out of the answer."""
         sources = (example.source for example in self.like + self.unlike)
         return frozenset(source for source in sources if isinstance(source, int))
-
-
-def metric_named(name: str) -> Metric:
-    """Return `name` as a metric; raises `QueryError` unless it is one."""
-    if name not in get_args(Metric):
-        raise QueryError(f"The metric is {name[:40]!r}, but must be one of: {', '.join(get_args(Metric))}.")
-    return cast(Metric, name)
 
 
 def ranking_named(name: str) -> RankingName:
@@ -143,4 +138,5 @@ def combined(likes: Vectors, unlikes: Vectors, *, share: float = UNLIKE_SHARE) -
     wanted = unit_vectors(likes).mean(axis=0, keepdims=True)
     if len(unlikes):
         wanted = unit_vectors(wanted) - share * unit_vectors(unit_vectors(unlikes).mean(axis=0, keepdims=True))
-    return unit_vectors(wanted) * np.linalg.norm(likes, axis=1).mean(dtype=np.float32)
+    length = np.float32(np.linalg.norm(likes, axis=1).mean())
+    return unit_vectors(wanted) * length

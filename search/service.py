@@ -1,106 +1,80 @@
-"""Puts the parts together: a picture in, matches out.
+"""Puts the parts together: a query in, matches out.
 
-Owns the loaded network, the snapshot and the index of the published generation, and changing over to a newer one without dropping
-a request. Does not own HTTP, formats on disk, or how an index answers.
+Owns the snapshot, the index and the network of the published generation, changing over to a newer one without dropping a request,
+and joining neighbours with the catalog. Does not own HTTP, formats on disk, how an index answers, or what a query is.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ann import Index, IndexManifest, load_index
-from backbones import Backbone, NetworkId, check_layer, class_names, find_network, find_row, load_backbone
+from ann import Index, IndexManifest
+from backbones import class_names
 from config import Settings
-from errors import CollectionMissingError, EmptyCollectionError, ImageNotFoundError, LookalikeError, OriginalGoneError
-from images import Limits, decode_image, make_thumbnail, network_input
-from img2vec import check_same_network, mismatch, network_of
-from pipeline import show_path
-from store import Record, Snapshot, Store, open_store
+from errors import (
+    CollectionMissingError,
+    EmptyCollectionError,
+    ImageError,
+    ImageNotFoundError,
+    LookalikeError,
+    NoOriginalError,
+    OriginalGoneError,
+    QueryError,
+)
+from images import Limits, decode_image, make_thumbnail
+from publishing import open_index
+from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
+from search.embedding import Embedder
+from search.queries import Example, Query, RankingName, combined
+from store import Filter, Record, Snapshot, Store, VectorsManifest, open_store
+from vectors import Ids, Vectors
 
 logger = logging.getLogger("lookalike")
 
 
 @dataclass(frozen=True)
-class ImageInfo:
-    """What may be shown of one image of the collection. Names are valid Unicode; `size` is in bytes, sides in pixels."""
-
-    image_id: int
-    name: str
-    folder: str
-    label: str | None
-    format: str
-    width: int
-    height: int
-    size: int
-    taken_at: str | None
-    predicted_labels: list[tuple[str, float]]
-    thumbnail_width: int
-    thumbnail_height: int
-
-
-@dataclass(frozen=True)
-class Match:
-    """One similar image: `rank` from 1, `similarity` the cosine -1…1, `distance` 1 - similarity."""
-
-    rank: int
-    similarity: float
-    distance: float
-    image: ImageInfo
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The matches of one query, best first; for an upload its size in pixels and a small JPEG of it."""
-
-    matches: list[Match]
-    query_width: int
-    query_height: int
-    query_thumbnail: bytes | None
-
-
-@dataclass(frozen=True)
-class CollectionStatus:
-    """What is loaded and answers now; `recall` is that of the index's self-test, None for exact search."""
-
-    images: int
-    backbone: str
-    layer: str
-    dim: int
-    engine: str
-    precision: str
-    index: str
-    recall: float | None
-    generation: int
-
-
-@dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """One generation, with everything needed to answer from it. Replaced as a whole, never changed."""
 
     stamp: tuple[int, int]
     number: int
-    key: str
+    vectors: VectorsManifest
     manifest: IndexManifest
     store: Store
     snapshot: Snapshot
     index: Index
-    backbone: Backbone
+    embedder: Embedder
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An example as a vector float32 (dim,), and what may be shown of it."""
+
+    vector: Vectors
+    width: int | None = None
+    height: int | None = None
+    thumbnail: bytes | None = None
 
 
 class SearchService:
-    """Answers questions about one collection. Thread-safe; make it after any fork, through `open_service`."""
+    """Answers questions about one collection. Thread-safe; make it after any fork, through `open_service`.
 
-    def __init__(self, settings: Settings) -> None:
+    Without `load_network` the network is loaded when it is first needed, and not with the collection.
+    """
+
+    def __init__(self, settings: Settings, *, load_network: bool = True) -> None:
         self.settings = settings
+        self._load_network = load_network
         self._store: Store | None = None
         self._store_file: int | None = None
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self._refreshing = threading.Lock()
         self._refused_stamp: tuple[int, int] | None = None
 
@@ -109,6 +83,8 @@ class SearchService:
         self._loaded = None
         if self._store is not None:
             self._store.close()
+
+    # What is loaded.
 
     def refresh(self) -> None:
         """Take up a newly published generation. One caller does the work; others go on with what is loaded.
@@ -132,21 +108,22 @@ class SearchService:
         finally:
             self._refreshing.release()
 
-    def _load(self, stamp: tuple[int, int], before: _Loaded | None) -> _Loaded:
+    def _load(self, stamp: tuple[int, int], before: Loaded | None) -> Loaded:
         store = self._opened_store()
         generation = store.generation()
         if generation is None:
             raise CollectionMissingError(
                 f"There is no index in {self.settings.rsc_files} yet: run `python img2vec.py`."
             )
-        network = network_of(store, generation)
-        _check_settings(self.settings, network)
-        snapshot = store.snapshot(network.key)
+        vectors = store.manifest(generation.manifest["vectors_key"])
+        embedder = Embedder(vectors, store.models_folder, self.settings)
+        if before is not None and before.vectors.key == vectors.key:
+            embedder = before.embedder
+        elif self._load_network and embedder.refusal is None:
+            embedder.load()
         manifest = IndexManifest(**generation.manifest["index"])
-        same_network = before is not None and before.key == network.key
-        backbone = before.backbone if before is not None and same_network else self._load_backbone(store, network)
-        index = load_index(snapshot, generation.folder, manifest)
-        return _Loaded(stamp, generation.number, network.key, manifest, store, snapshot, index, backbone)
+        index = open_index(store, generation)
+        return Loaded(stamp, generation.number, vectors, manifest, store, index.snapshot, index, embedder)
 
     def _opened_store(self) -> Store:
         """Return the store of what was loaded before, unless the collection was made anew since: its files are others then."""
@@ -156,21 +133,8 @@ class SearchService:
             self._store, self._store_file = open_store(self.settings.rsc_files), file
         return self._store
 
-    def _load_backbone(self, store: Store, network: NetworkId) -> Backbone:
-        settings = self.settings
-        return load_backbone(
-            network,
-            models_dir=store.models_folder,
-            weights=settings.weights,
-            engine=settings.engine,
-            precision=settings.precision,
-            threads=settings.threads,
-            gpus=settings.gpus,
-            batch_size=1,
-            purpose="latency",
-        )
-
-    def _ready(self) -> tuple[Store, _Loaded]:
+    def ready(self) -> Loaded:
+        """Return the newest generation; raises `CollectionMissingError` or `EmptyCollectionError` where there is nothing."""
         self.refresh()
         loaded = self._loaded
         if loaded is None:
@@ -182,67 +146,148 @@ class SearchService:
             raise EmptyCollectionError(
                 'The collection holds no image yet. Add some: python img2vec.py "folder/with/pictures/*"'
             )
-        return loaded.store, loaded
+        return loaded
 
     def status(self) -> CollectionStatus:
         """Tell what answers now; raises `CollectionMissingError` or `EmptyCollectionError` while nothing does."""
-        store, loaded = self._ready()
-        made_by = store.manifest(loaded.key)
+        loaded = self.ready()
         test = loaded.manifest.self_test if loaded.manifest.kind != "exact" else None
+        backbone = loaded.embedder.load() if loaded.embedder.refusal is None else None
         return CollectionStatus(
             images=len(loaded.snapshot),
-            backbone=made_by.backbone,
-            layer=made_by.layer,
-            dim=made_by.dim,
-            engine=loaded.backbone.engine,
-            precision=loaded.backbone.precision,
+            backbone=loaded.vectors.backbone,
+            layer=loaded.vectors.layer,
+            dim=loaded.vectors.dim,
+            engine=None if backbone is None else backbone.engine,
+            precision=None if backbone is None else backbone.precision,
             index=loaded.manifest.kind,
             recall=None if test is None else test["recall"],
             generation=loaded.number,
+            rankings=self.rankings,
         )
 
-    def search_upload(self, content: bytes, *, k: int) -> SearchResult:
-        """Find the k images nearest to an uploaded file's first picture. Raises `ImageError`, `CollectionError`."""
-        store, loaded = self._ready()
-        settings, row = self.settings, loaded.backbone.row
-        limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
-        decoded = decode_image(content, limits, min_side=max(*row.input_size, settings.thumbnail_size))
-        pixels = network_input(decoded.image, row.input_size, resample=row.resample)
-        vectors = loaded.backbone.run(pixels[None]).vectors
-        matches = self._matches(store, loaded, vectors, k)
-        thumbnail = make_thumbnail(decoded.image, settings.thumbnail_size)
-        return SearchResult(matches, decoded.width, decoded.height, thumbnail)
+    @property
+    def upload_refusal(self) -> str | None:
+        """Return why pictures cannot be searched with, or None when they can. Never raises."""
+        loaded = self._loaded
+        return None if loaded is None else loaded.embedder.refusal
 
-    def search_image(self, image_id: int, *, k: int) -> SearchResult:
-        """Find the k images nearest to one of the collection, itself left out. Raises `ImageNotFoundError`."""
-        store, loaded = self._ready()
-        place = loaded.snapshot.position(image_id)
-        record = store.record(image_id)
-        vectors = loaded.snapshot.take(np.array([place]))
-        matches = self._matches(store, loaded, vectors, k, without=image_id)
-        return SearchResult(matches, record.width or 0, record.height or 0, None)
+    @property
+    def rankings(self) -> tuple[RankingName, ...]:
+        """Return the orders that a page can have, the collection's own first. Never raises."""
+        return ("plain",)
 
-    def _matches(
-        self, store: Store, loaded: _Loaded, vectors: npt.NDArray[np.float32], k: int, *, without: int | None = None
-    ) -> list[Match]:
-        extra = 0 if without is None else 1
-        neighbours = loaded.index.query(vectors, k + extra)
-        pairs = zip(neighbours.ids[0].tolist(), neighbours.distances[0].tolist(), strict=True)
-        kept = [(image_id, distance) for image_id, distance in pairs if image_id != without][:k]
-        infos = self._infos(store, loaded.key, [image_id for image_id, _ in kept])
+    # Searching.
+
+    def search(self, query: Query) -> SearchResult:
+        """Answer one query. Indexed images among its examples are left out of the answer.
+
+        Raises `QueryError`, `ImageError`, `ImageNotFoundError`, `OriginalGoneError`, `NoNetworkError`, and other
+        `CollectionError` while nothing can be searched.
+        """
+        return self._answer(self.ready(), query, {})
+
+    def search_many(self, queries: Sequence[Query]) -> list[SearchResult | LookalikeError]:
+        """Answer each of `queries` or say what is wrong with it, in their order. Raises only when nothing can be searched."""
+        loaded = self.ready()
+        kept: dict[Filter, Ids] = {}
+        answers: list[SearchResult | LookalikeError] = []
+        for query in queries:
+            try:
+                answers.append(self._answer(loaded, query, kept))
+            except LookalikeError as error:
+                answers.append(error)
+        return answers
+
+    def _answer(self, loaded: Loaded, query: Query, kept: dict[Filter, Ids]) -> SearchResult:
+        """Answer `query`; `kept` remembers what filters keep from one query to the next."""
+        likes = [self._seen(loaded, example) for example in query.like]
+        unlikes = [self._seen(loaded, example).vector for example in query.unlike]
+        vector = combined(
+            np.stack([seen.vector for seen in likes]), np.array(unlikes, np.float32).reshape(-1, loaded.snapshot.dim)
+        )
+        if query.where is not None and query.where not in kept:
+            kept[query.where] = self.matching(loaded, query.where)
+        allowed = None if query.where is None else kept[query.where]
+        matches = self._matches(loaded, query, vector, allowed)
+        shown = likes[0] if len(likes) == 1 else _Seen(vector)
+        return SearchResult(matches, "plain", query.metric, None, shown.width, shown.height, shown.thumbnail)
+
+    def matching(self, loaded: Loaded, where: Filter) -> Ids:
+        """Return the ids of the images that `where` keeps, ascending, int64 (n,)."""
+        wanted = (where.looks_like or "").casefold()
+        classes = [number for number, name in enumerate(class_names()) if wanted in name.casefold()]
+        return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=classes)
+
+    def _matches(self, loaded: Loaded, query: Query, vector: Vectors, allowed: Ids | None) -> list[Match]:
+        out = query.image_ids
+        k = None if query.k is None else query.k + len(out)
+        neighbours = loaded.index.query(vector, k, radius=query.radius, metric=query.metric, allowed=allowed)
+        found = [(image_id, distance) for image_id, distance in neighbours.of(0) if image_id not in out][: query.k]
+        ids = np.array([[image_id for image_id, _ in found]], dtype=np.int64)
+        cosines = (1 - loaded.index.measure(vector, ids))[0].tolist()
+        infos = self._infos(loaded, ids[0].tolist())
         # An image taken out since the snapshot has no record any more: it is never returned.
-        present = [(infos[image_id], distance) for image_id, distance in kept if image_id in infos]
+        present = [
+            (infos[image_id], distance, cosine)
+            for (image_id, distance), cosine in zip(found, cosines, strict=True)
+            if image_id in infos
+        ]
         return [
-            Match(rank, round(1 - distance, 6), round(distance, 6), info)
-            for rank, (info, distance) in enumerate(present, start=1)
+            Match(rank, round(cosine, 6), round(distance, 6), None, info)
+            for rank, (info, distance, cosine) in enumerate(present, start=1)
         ]
 
-    def _infos(self, store: Store, key: str, image_ids: list[int]) -> dict[int, ImageInfo]:
+    # Examples as vectors.
+
+    def _seen(self, loaded: Loaded, example: Example) -> _Seen:
+        source = example.source
+        if isinstance(source, bytes):
+            settings = self.settings
+            limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
+            return self._looked_at(loaded, source, limits, example)
+        if not isinstance(source, int):
+            if len(source) != loaded.snapshot.dim:
+                raise QueryError(
+                    f"The vector has {len(source):,} numbers, but those of this collection have {loaded.snapshot.dim:,}."
+                )
+            return _Seen(source.astype(np.float32))
+        record = loaded.store.record(source)
+        place = loaded.snapshot.position(source)
+        if example.box is None:
+            return _Seen(loaded.snapshot.take(np.array([place]))[0], record.width, record.height)
+        return self._part_of_original(loaded, record, example)
+
+    def _part_of_original(self, loaded: Loaded, record: Record, example: Example) -> _Seen:
+        settings = self.settings
+        limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
+        _check_original(record)
+        try:
+            with open(record.path, "rb") as file:
+                content = file.read()
+            return self._looked_at(loaded, content, limits, example)
+        except (OSError, ImageError) as error:
+            raise OriginalGoneError(f"The file of image {record.image_id} can no longer be read: {error}") from error
+
+    def _looked_at(self, loaded: Loaded, content: bytes, limits: Limits, example: Example) -> _Seen:
+        """Decode a picture no larger than need be, and let the network look at it or at a part of it."""
+        share = 1.0 if example.box is None else example.box.least_share
+        min_side = math.ceil(max(loaded.embedder.side, self.settings.thumbnail_size) / share)
+        decoded = decode_image(content, limits, min_side=min_side)
+        picture = decoded.image if example.box is None else example.box.cut(decoded.image)
+        thumbnail = make_thumbnail(picture, self.settings.thumbnail_size)
+        return _Seen(loaded.embedder.vectors([picture])[0], decoded.width, decoded.height, thumbnail)
+
+    # What is known of images.
+
+    def _infos(self, loaded: Loaded, image_ids: Iterable[int]) -> dict[int, ImageInfo]:
+        store = loaded.store
         records = {i: r for i, r in store.records(image_ids).items() if r.error_code is None}
-        labels = store.predicted_labels(key, [r.sha256 for r in records.values() if r.sha256 is not None])
+        hashes = [r.sha256 for r in records.values() if r.sha256 is not None]
+        labels = store.predicted_labels(loaded.vectors.key, hashes)
         names = class_names()
         return {
-            image_id: _info(
+            image_id: image_info(
                 record,
                 [(names[n], score) for n, score in labels.get(record.sha256 or b"", [])],
                 self.settings.thumbnail_size,
@@ -252,80 +297,52 @@ class SearchService:
 
     def image(self, image_id: int) -> ImageInfo:
         """Return what is known of one image. Raises `ImageNotFoundError`."""
-        store, loaded = self._ready()
-        infos = self._infos(store, loaded.key, [image_id])
+        infos = self._infos(self.ready(), [image_id])
         if image_id not in infos:
             raise ImageNotFoundError(f"The collection has no image {image_id}. It may have been taken out since.")
         return infos[image_id]
 
     def some_images(self, count: int) -> list[ImageInfo]:
         """Return up to `count` images, others each time: a place to begin for who has no picture at hand."""
-        store, loaded = self._ready()
+        loaded = self.ready()
         count = min(count, len(loaded.snapshot))
         chosen = np.random.default_rng().choice(loaded.snapshot.ids, count, replace=False)
-        return list(self._infos(store, loaded.key, chosen.tolist()).values())
+        return list(self._infos(loaded, chosen.tolist()).values())
 
-    def thumbnail(self, image_id: int) -> bytes:
-        """Return the JPEG made at indexing. Raises `ImageNotFoundError`."""
-        store, _ = self._ready()
+    def thumbnail(self, image_id: int) -> bytes | None:
+        """Return the JPEG made when the image came, None where there is none. Raises `ImageNotFoundError`."""
+        store = self.ready().store
         record = store.record(image_id)
-        jpeg = store.thumbnail(record.sha256) if record.sha256 is not None else None
-        if jpeg is None:
-            raise ImageNotFoundError(f"The collection has no thumbnail of image {image_id}.")
-        return jpeg
+        return None if record.sha256 is None else store.thumbnail(record.sha256)
 
     def original(self, image_id: int) -> tuple[bytes, ImageInfo]:
         """Return the path of an image's file, and what is known of it.
 
-        Raises `ImageNotFoundError`, or `OriginalGoneError` when the file is not there, or is not the one that was indexed:
-        only files that are still what the catalog says may leave the machine.
+        Raises `ImageNotFoundError`, `NoOriginalError` when it came without a file, or `OriginalGoneError` when the file is not
+        there, or is not the one that was indexed: only files that are still what the catalog says may leave the machine.
         """
         info = self.image(image_id)
-        store, _ = self._ready()
-        record = store.record(image_id)
-        try:
-            status = os.stat(record.path)
-        except OSError:
-            raise OriginalGoneError(
-                f"The file of image {image_id} is not where it was indexed. Is its disk mounted? If it was moved, run "
-                "img2vec.py over its new place."
-            ) from None
-        if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
-            raise OriginalGoneError(
-                f"The file of image {image_id} has changed since it was indexed: run img2vec.py again."
-            )
+        record = self.ready().store.record(image_id)
+        _check_original(record)
         return record.path, info
 
 
-def _info(record: Record, labels: list[tuple[str, float]], thumbnail_size: int) -> ImageInfo:
-    width, height = record.width or 1, record.height or 1
-    scale = min(1.0, thumbnail_size / max(width, height))
-    folder, name = os.path.split(record.path)
-    return ImageInfo(
-        image_id=record.image_id,
-        name=show_path(name),
-        folder=show_path(os.path.basename(folder)),
-        label=record.label,
-        format=record.format or "",
-        width=width,
-        height=height,
-        size=record.size,
-        taken_at=record.taken_at,
-        predicted_labels=labels,
-        thumbnail_width=max(1, round(width * scale)),
-        thumbnail_height=max(1, round(height * scale)),
-    )
-
-
-def _check_settings(settings: Settings, own: NetworkId) -> None:
-    """Refuse a collection made by another network than the settings ask for; raises `CollectionMismatchError`."""
-    name = settings.backbone or own.backbone
-    row = find_row(name)
-    layer = check_layer(row, settings.layer) if settings.layer or name != own.backbone else own.layer
-    if settings.weights is not None:
-        check_same_network(own, find_network(name, layer=layer, weights=settings.weights))
-    elif (name, layer) != (own.backbone, own.layer):
-        raise mismatch(own, f"{name}, layer {layer}", f"--backbone {name} --layer {layer}")
+def _check_original(record: Record) -> None:
+    if not record.has_file:
+        raise NoOriginalError(
+            f"Image {record.image_id} came into the collection without a file: only its vector and what is known of it are here."
+        )
+    try:
+        status = os.stat(record.path)
+    except OSError:
+        raise OriginalGoneError(
+            f"The file of image {record.image_id} is not where it was indexed. Is its disk mounted? If it was moved, run "
+            "img2vec.py over its new place."
+        ) from None
+    if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
+        raise OriginalGoneError(
+            f"The file of image {record.image_id} has changed since it was indexed: run img2vec.py again."
+        )
 
 
 def open_service(settings: Settings) -> SearchService:

@@ -6,7 +6,7 @@ Owns the conditions and their checks. Does not own searching: whoever searches a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -15,7 +15,7 @@ from errors import QueryError
 
 Orientation = Literal["landscape", "portrait", "square"]
 
-_SHAPES = {"landscape": "width > height", "portrait": "width < height", "square": "width = height"}
+_SHAPES: Mapping[str, str] = {"landscape": "width > height", "portrait": "width < height", "square": "width = height"}
 _TIME = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?", re.ASCII)
 _FIRST_MOMENT = "0001-01-01T00:00:00"
 
@@ -47,7 +47,7 @@ class Filter:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise QueryError(f"{name} is {value}, but must be at least 1 pixel.")
-        if self.orientation not in (None, *_SHAPES):
+        if self.orientation is not None and self.orientation not in _SHAPES:
             raise QueryError(f"The orientation is {self.orientation[:40]!r}, but must be one of: {', '.join(_SHAPES)}.")
         if self.taken_from and self.taken_until and self.taken_from > self.taken_until + "~":
             raise QueryError(f"taken_from is {self.taken_from}, which is after taken_until, {self.taken_until}.")

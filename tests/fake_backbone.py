@@ -12,7 +12,7 @@ import pytest
 import img2vec
 from backbones import BACKBONES, NetworkId, Outputs
 from errors import WeightsUnavailableError
-from search import service
+from search import embedding
 
 NETWORK = NetworkId("efficientnet_lite0", "avg_pool", "f" * 64)
 OTHER = NetworkId("resnet50", "avg_pool", "e" * 64)
@@ -54,7 +54,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackbone]:
         loaded.append(FakeBackbone(network))
         return loaded[-1]
 
-    for module in (img2vec, service):
+    for module in (img2vec, embedding):
         monkeypatch.setattr(module, "find_network", find)
         monkeypatch.setattr(module, "load_backbone", load)
     return loaded

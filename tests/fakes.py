@@ -11,9 +11,17 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from config import Settings
-from errors import EmptyCollectionError, ImageNotFoundError, OriginalGoneError
+from errors import (
+    EmptyCollectionError,
+    ImageNotFoundError,
+    LookalikeError,
+    NoNetworkError,
+    NoOriginalError,
+    OriginalGoneError,
+    QueryError,
+)
 from images import Limits, decode_image, make_thumbnail
-from search import CollectionStatus, ImageInfo, Match, SearchResult, SearchService
+from search import CollectionStatus, Example, ImageInfo, Match, Query, RankingName, SearchResult, SearchService
 
 # Every format, names that make trouble in HTML and headers, a panorama and a tower; ids count from 1.
 NAMES = (
@@ -60,7 +68,22 @@ def _vector(image: Image.Image) -> npt.NDArray[np.float32]:
 
 
 class FakeService(SearchService):
-    """What `app.py` and `api.py` use of `SearchService`; a subclass so that the type checker holds the two together."""
+    """What `app.py` and `api.py` use of `SearchService`; a subclass so that the type checker holds the two together.
+
+    Matches are ordered by their likeness to the mean of the pictures, less half of those they shall be unlike; the order "kind"
+    is that of "plain" turned round. Tests set `good`, how many matches are good, and `refusal`, why no uploads are taken.
+    """
+
+    good: int | None = None
+    refusal: str | None = None
+
+    @property
+    def upload_refusal(self) -> str | None:
+        return self.refusal
+
+    @property
+    def rankings(self) -> tuple[RankingName, ...]:
+        return ("plain", "kind")
 
     def __init__(self, folder: Path, settings: Settings, names: Sequence[str] = NAMES) -> None:
         self.settings = settings
@@ -89,6 +112,7 @@ class FakeService(SearchService):
             predicted_labels=[("seashore, coast", 0.81), ("sandbar", 0.07)],
             thumbnail_width=thumbnail_width,
             thumbnail_height=thumbnail_height,
+            has_file=True,
         )
 
     def _thumbnail(self, drawn: Image.Image) -> Image.Image:
@@ -99,44 +123,92 @@ class FakeService(SearchService):
             raise ImageNotFoundError(f"The collection has no image {image_id}.")
         return image_id - 1
 
-    def _nearest(self, wanted: Image.Image, k: int, without: int | None = None) -> list[Match]:
-        vector = _vector(wanted)
-        scored = [
-            (float(vector @ _vector(drawn)), info) for drawn, info in zip(self._pictures, self.described, strict=True)
+    def _example(self, example: Example) -> tuple[Image.Image, int, int]:
+        """Return what is looked at, and the sides of the whole picture."""
+        if isinstance(example.source, bytes):
+            if self.refusal is not None:
+                raise NoNetworkError(self.refusal)
+            limits = Limits(self.settings.upload_max_bytes, self.settings.upload_max_pixels, self.settings.max_frames)
+            decoded = decode_image(example.source, limits, min_side=224)
+            drawn, width, height = decoded.image, decoded.width, decoded.height
+        elif isinstance(example.source, int):
+            drawn = self._pictures[self._position(example.source)]
+            width, height = drawn.size
+        else:
+            raise QueryError(f"The vector has {len(example.source)} numbers; these are of a fake.")
+        return drawn if example.box is None else example.box.cut(drawn), width, height
+
+    def _found(self, query: Query, wanted: npt.NDArray[np.float32]) -> list[Match]:
+        kept = [
+            (float(wanted @ _vector(drawn)), info)
+            for drawn, info in zip(self._pictures, self.described, strict=True)
+            if info.image_id not in query.image_ids
+            and (query.where is None or query.where.label in (None, info.label))
+            and (query.where is None or query.where.folder in (None, info.folder))
         ]
-        kept = sorted((pair for pair in scored if pair[1].image_id != without), key=lambda pair: -pair[0])[:k]
-        return [Match(rank, score, 1 - score, info) for rank, (score, info) in enumerate(kept, start=1)]
+        best = sorted(
+            (pair for pair in kept if query.radius is None or 1 - pair[0] <= query.radius), key=lambda p: -p[0]
+        )
+        best = best[: query.k][:: -1 if query.ranking == "kind" else 1]
+        return [
+            Match(rank, score, 1 - score, min(1.0, (1 + score) / 2), info)
+            for rank, (score, info) in enumerate(best, start=1)
+        ]
 
     def status(self) -> CollectionStatus:
         if not self.described:
             raise EmptyCollectionError("The collection in /secret/folder holds no image yet.")
         return CollectionStatus(
-            len(self.described), "efficientnet_lite0", "avg_pool", 1280, "openvino", "float32", "exact", None, 1
+            len(self.described),
+            "efficientnet_lite0",
+            "avg_pool",
+            1280,
+            "openvino",
+            "float32",
+            "exact",
+            None,
+            1,
+            self.rankings,
         )
 
     def some_images(self, count: int) -> list[ImageInfo]:
         self.status()
         return self.described[-count:]
 
-    def search_upload(self, content: bytes, *, k: int) -> SearchResult:
+    def search(self, query: Query) -> SearchResult:
         self.status()
-        limits = Limits(self.settings.upload_max_bytes, self.settings.upload_max_pixels, self.settings.max_frames)
-        decoded = decode_image(content, limits, min_side=224)
-        thumbnail = make_thumbnail(decoded.image, self.settings.thumbnail_size)
-        return SearchResult(self._nearest(decoded.image, k), decoded.width, decoded.height, thumbnail)
+        likes = [self._example(example) for example in query.like]
+        wanted = np.mean([_vector(drawn) for drawn, _, _ in likes], axis=0)
+        for example in query.unlike:
+            wanted = wanted - _vector(self._example(example)[0]) / 2
+        matches = self._found(query, wanted)
+        good = None if self.good is None else min(self.good, len(matches))
+        ranking = query.ranking or "plain"
+        if len(likes) > 1:
+            return SearchResult(matches, ranking, query.metric, good, None, None, None)
+        drawn, width, height = likes[0]
+        thumbnail = make_thumbnail(drawn, self.settings.thumbnail_size)
+        return SearchResult(matches, ranking, query.metric, good, width, height, thumbnail)
 
-    def search_image(self, image_id: int, *, k: int) -> SearchResult:
-        drawn = self._pictures[self._position(image_id)]
-        return SearchResult(self._nearest(drawn, k, without=image_id), drawn.width, drawn.height, None)
+    def search_many(self, queries: Sequence[Query]) -> list[SearchResult | LookalikeError]:
+        answers: list[SearchResult | LookalikeError] = []
+        for query in queries:
+            try:
+                answers.append(self.search(query))
+            except LookalikeError as error:
+                answers.append(error)
+        return answers
 
     def image(self, image_id: int) -> ImageInfo:
         return self.described[self._position(image_id)]
 
-    def thumbnail(self, image_id: int) -> bytes:
+    def thumbnail(self, image_id: int) -> bytes | None:
         return make_thumbnail(self._pictures[self._position(image_id)], self.settings.thumbnail_size)
 
     def original(self, image_id: int) -> tuple[bytes, ImageInfo]:
         info = self.image(image_id)
+        if not info.has_file:
+            raise NoOriginalError(f"Image {image_id} came without a file.")
         path = self.paths[image_id - 1]
         if not path.exists():
             raise OriginalGoneError(f"The file {path} of image {image_id} is not where it was indexed.")

@@ -84,7 +84,7 @@ def results_page(client: FlaskClient, content: bytes | None = None, **fields: st
 def test_the_start_page_says_what_is_searched_and_offers_k(client: FlaskClient) -> None:
     page = page_of(client, "/")
     assert f"{len(NAMES)} images · efficientnet_lite0" in page
-    assert [option["value"] for option in Tags(page).named("option")] == ["12", "24", "48"]
+    assert [option["value"] for option in Tags(page).named("option")] == ["12", "24", "48", "plain", "kind"]
     (chosen,) = [option for option in Tags(page).named("option") if "selected" in option]
     assert chosen["value"] == "24"
 
@@ -404,7 +404,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_importing_app_loads_no_network_library_and_opens_nothing() -> None:
     loaded = run(
-        "-c", "import app, sys; print([m for m in ('tensorflow', 'keras', 'openvino', 'search') if m in sys.modules])"
+        "-c",
+        "import app, sys; print([m for m in ('tensorflow', 'keras', 'openvino', 'annoy', 'usearch') if m in sys.modules])",
     )
     assert loaded.stdout.strip() == "[]", loaded.stderr
 

@@ -24,7 +24,7 @@ from config import ROOT, Settings
 from errors import CollectionMismatchError, CollectionMissingError, EmptyCollectionError
 from images import find_images
 from img2vec import Job, Report, index_images
-from search import SearchService, open_service
+from search import Example, Query, SearchService, open_service
 from store import open_store
 from tests.mutations import write_mutations
 
@@ -49,6 +49,10 @@ def service(collection: Path) -> Iterator[SearchService]:
     service = open_service(Settings(rsc_files=collection))
     yield service
     service.close()
+
+
+def like(source: int | bytes, k: int) -> Query:
+    return Query((Example(source),), k=k)
 
 
 @contextmanager
@@ -108,7 +112,7 @@ def test_a_variant_of_a_sample_photograph_finds_its_siblings_first(
         original = next(path for path in sorted(folder.iterdir()) if path.stem == "original")
         with Image.open(original) as image:
             changed = VARIANTS[variant](image.convert("RGB"))
-        result = service.search_upload(jpeg(changed), k=5)
+        result = service.search(like(jpeg(changed), k=5))
         labels = [match.image.label for match in result.matches]
         first += labels[0] == folder.name
         nearest_five += labels.count(folder.name)
@@ -117,7 +121,7 @@ def test_a_variant_of_a_sample_photograph_finds_its_siblings_first(
 
 
 def test_an_indexed_image_finds_its_siblings_and_not_itself(service: SearchService) -> None:
-    result = service.search_image(1, k=5)
+    result = service.search(like(1, k=5))
     assert 1 not in [match.image.image_id for match in result.matches]
     assert {match.image.label for match in result.matches} == {service.image(1).label}
     assert [match.rank for match in result.matches] == [1, 2, 3, 4, 5]
@@ -133,7 +137,7 @@ def test_some_images_are_images_of_the_collection_and_each_once(service: SearchS
 
 def test_what_the_network_sees_is_shown(service: SearchService, sample_photos: Path) -> None:
     chelsea = next(path for path in (sample_photos / "chelsea").iterdir() if path.stem == "original")
-    match = service.search_upload(chelsea.read_bytes(), k=1).matches[0]
+    match = service.search(like(chelsea.read_bytes(), k=1)).matches[0]
     assert match.similarity > 0.999
     assert any("cat" in name for name, _ in match.image.predicted_labels)
 
@@ -191,7 +195,7 @@ def test_a_generation_that_cannot_be_loaded_leaves_the_old_one_answering(
     index_images(Job(settings, find_images([str(sample_photos)]).paths))
     (rsc_files / "index" / "gen-000002" / "index.annoy").unlink()
     for _ in range(3):
-        assert len(service.search_image(1, k=3).matches) == 3
+        assert len(service.search(like(1, k=3)).matches) == 3
     assert service.status().generation == 1
     assert caplog.text.count("the old one goes on answering") == 1
     service.close()
@@ -205,7 +209,7 @@ def test_a_collection_made_anew_under_the_service_is_taken_up(tmp_path: Path, sa
     shutil.rmtree(rsc_files)
     index(rsc_files, sample_photos / "coffee", sample_photos / "rocket")
     upload = next((sample_photos / "coffee").glob("original.*")).read_bytes()
-    assert {match.image.label for match in service.search_upload(upload, k=3).matches} == {"coffee"}
+    assert {match.image.label for match in service.search(like(upload, k=3)).matches} == {"coffee"}
     assert service.status().images == 24
     service.close()
 
