@@ -27,13 +27,14 @@ from errors import (
     DamagedImageError,
     DiskFullError,
     ImageLimitError,
+    NoNetworkError,
     UnreadableFileError,
     WeightsUnavailableError,
 )
 from images import Limits
 from pipeline import File, Pipeline, Reader, Seen, failed, folder_name, same_contents, show_path
 from publishing import publish
-from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
+from store import IMPORTED_BACKBONE, Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
 
 DEFAULT_BACKBONE = "inception_v3"
 OFFLINE_BACKBONE = "efficientnet_lite0"
@@ -147,6 +148,8 @@ def choose_network(settings: Settings, store: StoreWriter, note: Callable[[str],
         if settings.backbone is None:
             raise
         own = None
+    if settings.backbone == IMPORTED_BACKBONE:
+        return _imported_network(store)
     if settings.backbone is not None:
         network = find_network(settings.backbone, layer=settings.layer, weights=settings.weights)
         if own is not None and own.key != network.key:
@@ -169,6 +172,13 @@ def choose_network(settings: Settings, store: StoreWriter, note: Callable[[str],
         return find_network(OFFLINE_BACKBONE)
 
 
+def _imported_network(store: StoreWriter) -> NetworkId:
+    for key in store.vector_keys():
+        if store.manifest(key).is_imported:
+            return _network(store.manifest(key))
+    raise CollectionMismatchError("No vectors were imported into this collection, so it cannot be searched by them.")
+
+
 def own_network(store: StoreWriter) -> NetworkId | None:
     """Return the network that made the vectors which the collection is searched by, or None before the first run."""
     generation = store.last_generation()
@@ -184,6 +194,20 @@ def network_of(store: Store, generation: Generation) -> NetworkId:
 
 def _network(manifest: VectorsManifest) -> NetworkId:
     return NetworkId(manifest.backbone, manifest.layer, manifest.weights_sha256)
+
+
+def vectors_manifest(network: NetworkId) -> VectorsManifest:
+    """Return the manifest of vectors that `network`, which is one of `BACKBONES`, makes here."""
+    row = BACKBONES[network.backbone]
+    height, width = row.input_size
+    return VectorsManifest(
+        key=network.key,
+        backbone=network.backbone,
+        layer=network.layer,
+        weights_sha256=network.weights_sha256,
+        dim=row.layers[network.layer],
+        preprocessing=f"upright RGB over white, squeezed to {width}x{height}, {row.resample}",
+    )
 
 
 def _keep_network(settings: Settings, own: NetworkId) -> NetworkId:
@@ -231,9 +255,9 @@ class _Indexing:
         """Look at every file, commit as it goes, publish at the end."""
         self._remove()
         self.network = choose_network(self.settings, self.writer, self._note)
-        self.row = BACKBONES[self.network.backbone]
-        self._begin_vectors()
         known = {record.path: record for record in self.writer.all_records()}
+        self._refuse_impossible(known)
+        self._begin_vectors()
         files = self._files(known)
         self._read_what_is_complete(known.values())
         try:
@@ -262,29 +286,47 @@ class _Indexing:
         self.writer.remove(ids)
         self.report.removed = len(ids)
 
-    def _begin_vectors(self) -> None:
-        height, width = self.row.input_size
-        network = self.network
-        self.writer.begin_vectors(
-            VectorsManifest(
-                key=network.key,
-                backbone=network.backbone,
-                layer=network.layer,
-                weights_sha256=network.weights_sha256,
-                dim=self.row.layers[network.layer],
-                preprocessing=f"upright RGB over white, squeezed to {width}x{height}, {self.row.resample}",
+    def _refuse_impossible(self, known: dict[bytes, Record]) -> None:
+        """Raise `NoNetworkError` where vectors are needed that no network can make: of new files, or of images without files."""
+        if self.network.backbone == IMPORTED_BACKBONE:
+            added = [path for path in self.job.paths if path not in known]
+            if added and self.job.prune is None:
+                raise NoNetworkError(
+                    f"{len(added):,} files are not in the collection yet, {show_path(added[0])} among them. Its vectors came "
+                    "from elsewhere, and no network here could make one of a new picture that compares with them. Import their "
+                    "vectors too (--import-vectors), or choose a network for all images that have files (--backbone)."
+                )
+            return
+        is_new = self.network.key not in self.writer.vector_keys()
+        if is_new and known and not self.job.paths and not any(record.has_file for record in known.values()):
+            raise NoNetworkError(
+                f"No image of this collection has a file that {self.network.backbone} could look at. If its vectors were imported, "
+                "import them again with their pictures: --import-vectors FILE --pictures FOLDER."
             )
-        )
-        self.writer.set_meta("vectors_key", network.key)
+
+    def _begin_vectors(self) -> None:
+        key = self.network.key
+        is_imported = self.network.backbone == IMPORTED_BACKBONE
+        self.writer.begin_vectors(self.writer.manifest(key) if is_imported else vectors_manifest(self.network))
+        self.writer.set_meta("vectors_key", key)
 
     def _files(self, known: dict[bytes, Record]) -> list[File]:
         """Files to look at: those found, then failures to be retried and what this network has not seen (another backbone)."""
+        if self.network.backbone == IMPORTED_BACKBONE:
+            return []
         named = dict.fromkeys(self.job.paths)
         seen = self.writer.vector_hashes(self.network.key)
+        without_file = 0
         for record in known.values():
             wanted = record.sha256 not in seen if record.error_code is None else self.job.retry_failures
-            if wanted and os.path.exists(record.path):
+            without_file += wanted and not record.has_file
+            if wanted and record.has_file and os.path.exists(record.path):
                 named.setdefault(record.path)
+        if without_file:
+            self._note(
+                f"{without_file:,} images have no file, so {self.network.backbone} cannot make vectors of them: they are not "
+                "found as long as the collection is searched by it."
+            )
         return [File(path, known.get(path)) for path in named]
 
     def _read_what_is_complete(self, known: Iterable[Record]) -> None:
@@ -308,7 +350,8 @@ class _Indexing:
 
     def _look_at(self, files: list[File]) -> None:
         settings = self.settings
-        reader = Reader(self.row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged)
+        row = BACKBONES.get(self.network.backbone)
+        reader = Reader(row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged)
         pipeline = Pipeline(
             reader.read, self._wants_vector, self._run_network, settings.cpu_threads, settings.batch_size, self.job.stop
         )
@@ -470,7 +513,12 @@ def _failure(record: Record) -> Failure:
 
 
 def is_gone(path: bytes) -> bool:
-    """Tell whether there is no such file. One that cannot be looked at (a locked folder, a failing disk) is not gone."""
+    """Tell whether there is no such file. One that cannot be looked at (a locked folder, a failing disk) is not gone.
+
+    Neither is the name of an image that never had a file.
+    """
+    if not path.startswith(b"/"):
+        return False
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -84,10 +84,10 @@ class Reader:
     """Reads one file, in a decoding thread: thread-safe.
 
     `is_unchanged(file, size, mtime_ns)` tells that the catalog needs nothing of a file; `complete` maps contents (SHA-256) that
-    need no decoding to the records that have them.
+    need no decoding to the records that have them. Without `row` no network is to see the files, and there are no pixels.
     """
 
-    row: BackboneRow
+    row: BackboneRow | None
     limits: Limits
     thumbnail_size: int
     complete: Mapping[bytes, list[Record]]
@@ -136,8 +136,10 @@ class Reader:
                 return Seen(file, failed(record, error))
 
     def _with_pixels(self, file: File, record: Record, source: bytes | BinaryIO) -> Seen:
-        decoded = decode_image(source, self.limits, min_side=max(*self.row.input_size, self.thumbnail_size))
-        pixels = network_input(decoded.image, self.row.input_size, resample=self.row.resample)
+        row = self.row
+        sides = (self.thumbnail_size, *(row.input_size if row is not None else ()))
+        decoded = decode_image(source, self.limits, min_side=max(sides))
+        pixels = None if row is None else network_input(decoded.image, row.input_size, resample=row.resample)
         thumbnail = make_thumbnail(decoded.image, self.thumbnail_size)
         record = replace(
             record, format=decoded.format, width=decoded.width, height=decoded.height, taken_at=decoded.taken_at

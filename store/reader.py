@@ -177,6 +177,10 @@ class Store:
         """Return the SHA-256 of all contents that have a thumbnail."""
         return {bytes(row[0]) for row in self._thumbnails.execute("SELECT sha256 FROM thumbnails")}
 
+    def vector_keys(self) -> list[str]:
+        """Return the keys of all sets of vectors, the first made first."""
+        return [str(row[0]) for row in self._catalog.execute("SELECT key FROM vector_sets ORDER BY set_id")]
+
     def vector_hashes(self, key: str) -> set[bytes]:
         """Return the SHA-256 of all contents that have a vector in the set `key`."""
         return set(self.vector_rows(key))
