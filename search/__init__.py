@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from search.answers import CollectionStatus, ImageInfo, Match, SearchResult
 from search.embedding import Embedder
-from search.queries import Box, Example, Metric, Query, RankingName
-from search.service import CollectionStatus, ImageInfo, Match, SearchResult, SearchService, open_service
+from search.queries import Box, Example, Query, RankingName
+from search.service import SearchService, open_service
 from store import Filter
 
 __all__ = [
@@ -15,7 +16,6 @@ __all__ = [
     "Filter",
     "ImageInfo",
     "Match",
-    "Metric",
     "Query",
     "RankingName",
     "SearchResult",
