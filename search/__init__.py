@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult
+from search.collection import Collection, create_collection, open_collection
 from search.embedding import Embedder
 from search.queries import Box, Example, Query, RankingName
 from search.service import SearchService, open_service
@@ -10,6 +11,7 @@ from store import Filter
 
 __all__ = [
     "Box",
+    "Collection",
     "CollectionStatus",
     "Embedder",
     "Example",
@@ -20,5 +22,7 @@ __all__ = [
     "RankingName",
     "SearchResult",
     "SearchService",
+    "create_collection",
+    "open_collection",
     "open_service",
 ]

@@ -27,7 +27,7 @@ class Indexed(Protocol):
         ...
 
 
-OneImage: TypeAlias = str | bytes | os.PathLike[Any] | int | Indexed | Image.Image | npt.NDArray[Any]
+OneImage: TypeAlias = str | bytes | os.PathLike[Any] | int | np.integer[Any] | Indexed | Image.Image | npt.NDArray[Any]
 Images: TypeAlias = OneImage | Iterable[OneImage]
 """A path, an image id or record, a PIL image, uint8 (h, w, 3) or (h, w), a float vector (dim,); or any number of these, pictures
 uint8 (n, h, w, 3), vectors (n, dim), ids int64 (n,)."""
@@ -43,8 +43,8 @@ Source: TypeAlias = bytes | int | Image.Image | npt.NDArray[Any]
 def sources(images: Images) -> tuple[list[Source], bool]:
     """Return each image handed in, and whether several could have been.
 
-    A source is a path (bytes), an image id, a PIL image (as handed in), or a vector (a float array of one dimension; its
-    length and its numbers are not looked at here). Raises `QueryError` naming what is none of these.
+    A source is a path (bytes), an image id, a PIL image, a picture uint8 (h, w) or (h, w, 1, 3 or 4), or a vector (a float
+    array of one dimension; its length and its numbers are not looked at here). Raises `QueryError` naming what is none of these.
     """
     if isinstance(images, np.ndarray):
         return _from_array(images)
@@ -62,9 +62,9 @@ def _from_array(array: npt.NDArray[Any]) -> tuple[list[Source], bool]:
     if kind == "f" and array.ndim in (1, 2):
         return (list(array), True) if array.ndim == 2 else ([array], False)
     if array.dtype == np.uint8 and array.ndim in (2, 3):
-        return [picture_of(array)], False
+        return [_pixels(array)], False
     if array.dtype == np.uint8 and array.ndim == 4:
-        return [picture_of(one) for one in array], True
+        return [_pixels(one) for one in array], True
     if kind in "iu" and array.dtype != np.uint8 and array.ndim <= 1:
         return [int(number) for number in np.atleast_1d(array)], array.ndim > 0
     if array.dtype == object and array.ndim == 1:
@@ -95,10 +95,7 @@ def _refused(image: object) -> QueryError:
     return QueryError(f"An image cannot be {said}: it must be {ACCEPTED}.")
 
 
-def picture_of(array: npt.NDArray[np.uint8]) -> Image.Image:
-    """Return uint8 (h, w), (h, w, 1), (h, w, 3) or (h, w, 4: transparency) as a picture. Raises `QueryError` for other shapes."""
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+def _pixels(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise _refused(array)
-    return Image.fromarray(np.ascontiguousarray(array))
+    return array

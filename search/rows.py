@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ann import Neighbours
 from errors import MissingPackageError
+from indexes.index import DECIMALS
 from search.sheet import printable
 from tables import open_table
 
@@ -30,14 +31,15 @@ ROW_DTYPE = np.dtype(
 def make_rows(query_labels: Sequence[object], neighbours: Neighbours, names: Mapping[int, str]) -> Rows:
     """Return the rows of q queries, in their order and by rank; `names` says what each image id found is called.
 
-    Places that a query has no neighbour for (id -1), and images that `names` does not have (taken out since), make no row.
+    Distances are rounded as they were for comparing: equal ones are equal. Places that a query has no neighbour for (id -1),
+    and images that `names` does not have (taken out since), make no row.
     """
     known = np.isin(neighbours.ids, np.fromiter(names, dtype=np.int64, count=len(names)))
     queries, places = np.nonzero(known)
     rows = np.empty(len(queries), dtype=ROW_DTYPE)
     rows["query_label"] = [query_labels[query] for query in queries.tolist()]
     rows["reference_label"] = [names[image_id] for image_id in neighbours.ids[queries, places].tolist()]
-    rows["distance"] = neighbours.distances[queries, places]
+    rows["distance"] = neighbours.distances[queries, places].round(DECIMALS)
     rows["rank"] = known.cumsum(axis=1)[queries, places]
     return rows
 

@@ -1,0 +1,364 @@
+"""The Python way to a collection: Turi's meaning of every argument, every form of image, and what goes wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from ann import Metric
+from errors import (
+    BatchError,
+    CollectionError,
+    CollectionMissingError,
+    ExportError,
+    ImageError,
+    ImageNotFoundError,
+    QueryError,
+    RequestError,
+)
+from search.collection import Collection, create_collection, open_collection
+from store import Filter, Snapshot
+from tests import fake_backbone
+from tests.fake_backbone import FakeBackbone
+
+
+def pixels(number: int, size: tuple[int, int] = (60, 80)) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def make_photos(folder: Path) -> Path:
+    """Five pictures in two folders; `twin.png` has the pixels of `4.png` in other bytes."""
+    for name, number, level in (("0", 0, 6), ("1", 1, 6), ("2", 2, 6), ("3", 3, 6), ("4", 4, 6), ("twin", 4, 1)):
+        place = folder / ("odd" if number % 2 else "even")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(number)).save(place / f"{name}.png", compress_level=level)
+    return folder.resolve()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> Iterator[list[FakeBackbone]]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield fake_backbone.install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("shared") / "photos")
+
+
+@pytest.fixture(scope="module")
+def collection(photos: Path) -> Collection:
+    """A collection that tests leave as it is."""
+    return create_collection(photos, photos.parent / "rsc", backbone="efficientnet_lite0")
+
+
+@pytest.fixture
+def own_photos(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def own(own_photos: Path) -> Collection:
+    """A collection that the test may change."""
+    return create_collection(own_photos, own_photos.parent / "rsc", backbone="efficientnet_lite0")
+
+
+def name_of(photos: Path, number: int | str) -> str:
+    return str(next(photos.glob(f"*/{number}.png")).resolve())
+
+
+def brute_force(snapshot: Snapshot, vector: npt.NDArray[np.float64], metric: str) -> Any:
+    stored = snapshot.take(slice(None)).astype(np.float64)
+    if metric == "euclidean":
+        return np.linalg.norm(stored - vector, axis=1)
+    return 1 - stored @ vector / np.linalg.norm(stored, axis=1) / np.linalg.norm(vector)
+
+
+# Turi's meaning of k and radius.
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_k_and_radius_mean_what_they_mean_in_turi(collection: Collection, metric: Metric) -> None:
+    snapshot = collection._service.ready().snapshot
+    vector = snapshot.take(np.array([1]))[0].astype(np.float64)
+    distances = np.sort(brute_force(snapshot, vector, metric))
+    between = [None, *((distances[:-1] + distances[1:])[[0, 2, 4]] / 2).tolist(), 1e6]
+    for k, radius in itertools.product([None, 1, 3, 6, 50], between):
+        rows = collection.query(vector, k, radius, metric=metric)
+        wanted = distances[distances <= (np.inf if radius is None else radius)][:k]
+        assert rows["distance"] == pytest.approx(wanted, abs=2e-3 if metric == "euclidean" else 1e-5)
+        assert rows["rank"].tolist() == list(range(1, len(wanted) + 1))
+
+
+def test_the_radius_is_inclusive(collection: Collection) -> None:
+    rows = collection.query(1, k=None)
+    at = float(rows["distance"][2])
+    inside = int((rows["distance"] <= rows["distance"][2]).sum())
+    assert len(collection.query(1, None, at)) == inside
+    assert len(collection.query(1, None, at - 2e-6)) < inside
+    assert len(collection.query(1, 2, at)) == 2
+
+
+def test_an_indexed_image_finds_itself_first_at_distance_0_whatever_it_is_called_by(
+    collection: Collection, photos: Path, loaded: list[FakeBackbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    before = list(loaded)
+    ids = dict(zip(collection.images()["name"], collection.images()["image_id"].tolist(), strict=True))
+    twin = ids[name_of(photos, "twin")]
+    record = collection._service.ready().store.record(twin)
+    row = collection.images()[collection.images()["image_id"] == twin][0]
+    for asked in (twin, np.int64(twin), record, row, "even/twin.png", photos / "even" / "twin.png", b"even/twin.png"):
+        rows = collection.query(asked, k=1)
+        assert rows.tolist() == [(name_of(photos, "twin"), name_of(photos, "twin"), 0.0, 1)]
+    both = collection.query(twin, k=2)
+    assert both["reference_label"].tolist() == [name_of(photos, "twin"), name_of(photos, 4)]
+    assert both["distance"].tolist() == [0, 0]
+    assert loaded == before  # no network was needed
+
+
+def test_many_queries_are_answered_in_their_order(collection: Collection, photos: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.png"
+    Image.fromarray(pixels(9)).save(elsewhere)
+    asked: list[Any] = [1, str(elsewhere), Image.fromarray(pixels(3)), pixels(2), pixels(2)[:, :, 0]]
+    rows = collection.query(asked, k=2)
+    first = collection.images()["name"][0]
+    assert rows["query_label"].tolist() == [x for x in (first, str(elsewhere), 2, 3, 4) for _ in range(2)]
+    assert rows["rank"].tolist() == [1, 2] * 5
+    best = rows[rows["rank"] == 1]
+    assert best["reference_label"][[0, 2, 3]].tolist() == [first, name_of(photos, 3), name_of(photos, 2)]
+    assert best["distance"][[0, 2, 3]] == pytest.approx(0, abs=1e-4)
+
+
+def test_queries_can_be_labelled(collection: Collection) -> None:
+    assert collection.query(1, k=1, label="cat")["query_label"].tolist() == ["cat"]
+    assert collection.query([1, 2], k=1, label=["cat", 7])["query_label"].tolist() == ["cat", 7]
+    with pytest.raises(QueryError, match="2 images and 1 labels"):
+        collection.query([1, 2], label="cat")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda p: p,
+        lambda p: Image.fromarray(p),
+        lambda p: Image.fromarray(p).convert("RGBA"),
+        lambda p: np.concatenate([p, np.full((*p.shape[:2], 1), 255, np.uint8)], axis=2),
+        lambda p: p[None],
+    ],
+)
+def test_a_picture_may_come_in_many_forms(collection: Collection, photos: Path, form) -> None:  # type: ignore[no-untyped-def]
+    rows = collection.query(form(pixels(1)), k=1)
+    assert rows["reference_label"].tolist() == [name_of(photos, 1)]
+    assert rows["distance"][0] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_picture_held_in_memory_is_turned_upright(collection: Collection, photos: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.rot90(pixels(1)).copy()).save(path, exif=exif)
+    with Image.open(path) as picture:
+        assert collection.query(picture, k=1)["distance"][0] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_file_that_changed_since_is_looked_at_anew(
+    own: Collection, own_photos: Path, loaded: list[FakeBackbone]
+) -> None:
+    path = name_of(own_photos, 1)
+    Image.fromarray(pixels(3)).save(path, compress_level=1)
+    assert own.query(path, k=1)["reference_label"].tolist() == [name_of(own_photos, 3)]
+    Path(path).unlink()
+    assert own.query(path, k=1)["reference_label"].tolist() == [path]
+
+
+# More ways to ask.
+
+
+def test_images_together_and_unlike_others(collection: Collection, photos: Path) -> None:
+    together = collection.query([1, 2], k=2, together=True)
+    assert {str(label) for label in together["reference_label"]} == {str(n) for n in collection.images()["name"][:2]}
+    assert set(together["query_label"]) == {", ".join(collection.images()["name"][:2])}
+    plain, less = collection.query(1, None), collection.query(1, None, unlike=2)
+    other = collection.images()["name"][1]
+    assert less[less["reference_label"] == other]["distance"] > plain[plain["reference_label"] == other]["distance"]
+
+
+def test_a_filter_restricts_the_answer_before_it_is_cut(collection: Collection, photos: Path) -> None:
+    rows = collection.query(name_of(photos, 0), k=2, where=Filter(folder="odd"))
+    assert {Path(name).parent.name for name in rows["reference_label"]} == {"odd"}
+    assert rows["rank"].tolist() == [1, 2]
+    assert collection.images(Filter(label="odd"))["label"].tolist() == ["odd", "odd"]
+
+
+def test_the_graph_leaves_an_image_itself_out_but_not_its_twin(collection: Collection, photos: Path) -> None:
+    ids = dict(zip(collection.images()["name"], collection.images()["image_id"].tolist(), strict=True))
+    twin, original = ids[name_of(photos, "twin")], ids[name_of(photos, 4)]
+    graph = collection.similarity_graph(k=2)
+    assert graph.dtype.names == ("source", "destination", "distance", "rank")
+    assert graph["rank"].tolist() == [1, 2] * 6
+    assert (graph["source"] != graph["destination"]).all()
+    first = graph[(graph["source"] == twin) & (graph["rank"] == 1)]
+    assert (first["destination"].tolist(), first["distance"].round(6).tolist()) == ([original], [0.0])
+    own = collection.similarity_graph(k=1, include_self_edges=True)
+    assert (own["source"] == own["destination"]).all()
+    assert len(collection.similarity_graph(None)) == 6 * 5
+    assert len(collection.similarity_graph(None, 1e-6)) == 2
+    seen: list[tuple[int, int]] = []
+    collection.similarity_graph(on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (6, 6)
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"k": 0}, "0"),
+        ({"k": -3}, "-3"),
+        ({"k": 2.5}, "2.5"),
+        ({"radius": -0.1}, "-0.1"),
+        ({"radius": float("nan")}, "nan"),
+        ({"metric": "manhattan"}, "manhattan"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(collection: Collection, arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(QueryError, match=said):
+        collection.query(1, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "said"),
+    [
+        (999, ImageNotFoundError, "999"),
+        (True, QueryError, "True"),
+        (1.5, QueryError, r"1\.5"),
+        (None, QueryError, "None"),
+        (np.full(1280, np.nan), QueryError, "nan at place 0"),
+        (np.ones(7), QueryError, "7 numbers"),
+        (np.ones((4, 4, 3)), QueryError, r"float64 \(4, 4, 3\)"),
+        (np.ones((4, 4, 2), np.uint8), QueryError, r"uint8 \(4, 4, 2\)"),
+        ("no such file.png", ImageError, "no such file"),
+        ("bad\0name", ImageError, "bad"),
+        ([[1]], QueryError, r"\[1\]"),
+    ],
+)
+def test_what_is_no_image_is_named(collection: Collection, image: object, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        collection.query(image)  # type: ignore[arg-type]
+
+
+def test_the_good_ones_of_a_batch_are_answered_and_each_bad_one_is_named(
+    collection: Collection, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cut.png").write_bytes(Path(name_of(photos, 0)).read_bytes()[:500])
+    cut = str(tmp_path / "cut.png")
+    with pytest.raises(BatchError) as raised:
+        collection.query([1, cut, 999, pixels(2)], k=1, label=["a", "b", "c", "d"])
+    assert raised.value.rows["query_label"].tolist() == ["a", "d"]
+    assert raised.value.rows["reference_label"][1] == name_of(photos, 2)
+    assert {place: type(error) for place, error in raised.value.errors.items()}.keys() == {1, 2}
+    assert str(raised.value).startswith("2 of 4 images cannot be searched with")
+    assert cut in str(raised.value)
+    assert "999" in str(raised.value)
+    vectors = collection._service.ready().snapshot.take(slice(0, 3))
+    vectors[1, 5] = np.inf
+    with pytest.raises(BatchError, match="inf at place 5") as raised:
+        collection.query(vectors, k=1)
+    assert raised.value.rows["query_label"].tolist() == [0, 2]
+    with pytest.raises(ImageError):
+        collection.query([1, cut], together=True)  # half a question would be another one
+
+
+def test_no_image_at_all_has_no_rows(collection: Collection) -> None:
+    assert len(collection.query([])) == 0
+    with pytest.raises(QueryError, match="at least one"):
+        collection.query([], together=True)
+
+
+# Making, changing, saving.
+
+
+def test_a_collection_without_a_folder_lives_until_it_is_closed(
+    photos: Path, tmp_path: Path, loaded: list[FakeBackbone]
+) -> None:
+    with create_collection([photos / "even", str(photos / "*" / "1.png")], backbone="efficientnet_lite0") as made:
+        assert len(made) == 5
+        folder = made.folder
+        made.save(tmp_path / "kept")
+    assert not folder.exists()
+    with open_collection(tmp_path / "kept") as kept:
+        assert len(kept.query(name_of(photos, 1), k=None)) == 5
+
+
+def test_images_are_added_and_removed(own: Collection, own_photos: Path) -> None:
+    Image.fromarray(pixels(8)).save(own_photos / "8.png")
+    (own_photos / "9.png").write_bytes((own_photos / "8.png").read_bytes()[:700])
+    failures = own.add(own_photos)
+    assert [failure.path for failure in failures] == [str((own_photos / "9.png").resolve())]
+    assert len(own) == 7
+    assert own.query(pixels(8), k=1)["distance"][0] == pytest.approx(0, abs=1e-4)
+    own.remove([name_of(own_photos, 1), 1])
+    assert len(own) == 5
+    assert 1 not in own.images()["image_id"]
+    with pytest.raises(ImageNotFoundError, match="999"):
+        own.remove([2, 999])
+    assert len(own) == 5
+    own.remove(own.images())
+    assert (len(own), len(own.images())) == (0, 0)
+    assert own.add(own_photos / "8.png") == []
+    assert len(own) == 1
+
+
+def test_adding_what_is_not_there_is_said(collection: Collection, photos: Path) -> None:
+    with pytest.raises(RequestError, match=r"nothing\*"):
+        collection.add([photos, photos / "nothing*"])
+    with pytest.raises(QueryError, match="id"):
+        collection.add(1)
+    with pytest.raises(QueryError, match="apart"):
+        collection.add(photos, labels=["x"])
+
+
+def test_a_copy_is_whole_and_never_takes_the_place_of_anything(own: Collection, own_photos: Path) -> None:
+    target = own_photos.parent / "copies" / "one"
+    own.save(target)
+    own.remove(1)
+    with open_collection(target) as copy:
+        assert (len(copy), len(own)) == (6, 5)
+        copy.remove(copy.images()[:3])
+        assert (len(copy), len(own)) == (3, 5)
+    with pytest.raises(ExportError, match="not an empty folder"):
+        own.save(target)
+    with pytest.raises(ExportError, match="in the collection"):
+        own.save(own.folder / "copy")
+    assert [path.name for path in target.parent.iterdir()] == ["one"]
+    (own_photos.parent / "empty").mkdir()
+    own.save(str(own_photos.parent / "empty"))
+    assert len(open_collection(own_photos.parent / "empty")) == 5
+
+
+def test_a_copy_that_fails_leaves_nothing(
+    collection: Collection, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("store.copying.sync_folder", fail)
+    with pytest.raises(CollectionError, match="No space"):
+        collection.save(tmp_path / "copies" / "one")
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_a_folder_holds_one_collection(collection: Collection, photos: Path) -> None:
+    with pytest.raises(CollectionError, match="already"):
+        create_collection(str(photos), collection.folder)
+    with pytest.raises(CollectionMissingError):
+        open_collection(photos)
