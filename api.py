@@ -381,8 +381,8 @@ def image_json(image: ImageInfo) -> dict[str, object]:
             "width": image.thumbnail_width,
             "height": image.thumbnail_height,
         },
-        "view_url": url_for("pages.view", image_id=image.image_id),
-        "original_url": url_for("pages.original", image_id=image.image_id),
+        "view_url": url_for("pages.view", image_id=image.image_id) if image.has_file else None,
+        "original_url": url_for("pages.original", image_id=image.image_id) if image.has_file else None,
         "page_url": url_for("pages.image", image_id=image.image_id),
     }
 

@@ -68,7 +68,9 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     limit = service.settings.upload_max_bytes
     app.config.update(UPLOAD_MAX_BYTES=limit, MAX_CONTENT_LENGTH=limit + api.MULTIPART_OVERHEAD_BYTES)
     app.extensions[api.EXTENSION] = service
-    app.jinja_env.filters.update(filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share)
+    app.jinja_env.filters.update(
+        filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share, similarity=_similarity
+    )
     app.register_blueprint(pages)
     app.register_blueprint(api.api)
     app.register_error_handler(Exception, _answer_error)
@@ -429,6 +431,10 @@ def _data_uri(content: bytes) -> str:
 
 def _percent(score: float) -> str:
     return f"{score:.0%}"
+
+
+def _similarity(cosine: float) -> str:
+    return f"{round(cosine, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
 
 
 def _share(share: float) -> str:
