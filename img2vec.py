@@ -300,8 +300,8 @@ class _Indexing:
         is_new = self.network.key not in self.writer.vector_keys()
         if is_new and known and not self.job.paths and not any(record.has_file for record in known.values()):
             raise NoNetworkError(
-                f"No image of this collection has a file that {self.network.backbone} could look at. If its vectors were imported, "
-                "import them again with their pictures: --import-vectors FILE --pictures FOLDER."
+                f"No image of this collection has a file that {self.network.backbone} could look at. If its vectors were "
+                "imported, import them again with their pictures: --import-vectors FILE --pictures FOLDER."
             )
 
     def _begin_vectors(self) -> None:
@@ -425,9 +425,7 @@ class _Indexing:
         self.batch.vectors[sha256] = vector
         self.batch.thumbnails[sha256] = seen.thumbnail or b""
         if outputs.scores is not None:
-            scores = outputs.scores[seen.place]
-            best = np.argsort(scores)[::-1][:LABELS_KEPT]
-            self.batch.labels[sha256] = [(int(number), float(scores[number])) for number in best]
+            self.batch.labels[sha256] = list(best_classes(outputs.scores[seen.place]))
         self.report.vectorised += 1
         return record
 
@@ -510,6 +508,12 @@ class _Indexing:
 
 def _failure(record: Record) -> Failure:
     return Failure(show_path(record.path), record.error_code or "", record.error or "")
+
+
+def best_classes(scores: npt.NDArray[np.float32]) -> tuple[tuple[int, float], ...]:
+    """Return class index and score of the best of `scores` (classes,), best first: what is kept of them."""
+    best = np.argsort(scores)[::-1][:LABELS_KEPT]
+    return tuple((int(number), float(scores[number])) for number in best)
 
 
 def is_gone(path: bytes) -> bool:

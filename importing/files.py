@@ -1,7 +1,7 @@
 """Reading files of vectors that other programs wrote: `image_vectors.npz`, and the Yale notebook's folders of text files.
 
 Owns the two formats, in blocks of bounded memory, and what can be wrong with them. Nothing is ever unpickled. Does not own what
-becomes of the vectors (`importing`).
+becomes of the vectors.
 
 Sources: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html; `image_vectors.npz` (`X`, `Y`) is
 Similar-Image-Recommender's; `image_vectors/<image name>.npz`, which is text, is the Yale DHLab's.
@@ -14,7 +14,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -94,6 +94,26 @@ def unusable(vectors: npt.NDArray[Any]) -> dict[int, str]:
     return reasons
 
 
+class ArrayVectors:
+    """Vectors (n, dim) held in memory, as a source."""
+
+    def __init__(self, title: str, names: Sequence[str], vectors: npt.NDArray[Any]) -> None:
+        if vectors.ndim != 2 or 0 in vectors.shape:
+            raise VectorsFileError(
+                f"The vectors have the shape {vectors.shape}, but must have one a row: (n, dimension)."
+            )
+        self.title = title
+        self.names = list(names)
+        self.labels: list[str | None] = [None] * len(vectors)
+        self.dim = int(vectors.shape[1])
+        self.origin: Origin | None = None
+        self._vectors = vectors
+
+    def blocks(self) -> Iterator[Block]:
+        for start in range(0, len(self._vectors), BLOCK):
+            yield checked(self._vectors[start : start + BLOCK])
+
+
 class _NpzVectors:
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -171,10 +191,11 @@ class _NpzVectors:
     def blocks(self) -> Iterator[Block]:
         with self._archive() as archive:
             for block in self._x.blocks(archive, self._count, self.dim):
-                yield _checked(block)
+                yield checked(block)
 
 
-def _checked(block: npt.NDArray[Any]) -> Block:
+def checked(block: npt.NDArray[Any]) -> Block:
+    """Return vectors (m, dim) of any type of number as a block."""
     reasons = unusable(block)
     with np.errstate(over="ignore"):
         return Block(np.ascontiguousarray(block, dtype=np.float32), reasons)
@@ -286,5 +307,5 @@ class _TextVectors:
                     refused[place] = f"The vector has {len(read):,} numbers, the others have {self.dim:,}."
                 else:
                     vectors[place] = read
-            block = _checked(vectors)
+            block = checked(vectors)
             yield Block(block.vectors, {**block.reasons, **refused})
