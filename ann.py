@@ -37,3 +37,11 @@ __all__ = [
     "load_index",
     "similarity_graph",
 ]
+
+
+if __name__ == "__main__":
+    import sys
+
+    from commands.ann import main
+
+    sys.exit(main(sys.argv[1:]))

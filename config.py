@@ -79,6 +79,8 @@ class Settings:
         "256", "numbers of a smaller vector, or for pca the share of the variance to keep (0.95); used by autoencoder.py"
     )
 
+    test_folder: Path | None = _row(None, "folder of pictures that `python ann.py` searches for when none is named")
+
     host: str = _row("127.0.0.1", "address the service listens on")
     port: int = _row(8080, "port the service listens on", minimum=1)
     http_threads: int = _row(8, "requests that are answered side by side", minimum=1)

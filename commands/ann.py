@@ -1,0 +1,451 @@
+"""`python ann.py PICTURE…`: arguments and printing of searches, of the graph of all images and of the index's self-test."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config import Settings, add_setting_arguments, settings_from_arguments
+from errors import EmptyCollectionError, LookalikeError, NotAnImageError, QueryError, SettingsError, UnreadableFileError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search import Box, Example, Filter, Query, SearchResult, SearchService
+    from search.rows import Rows
+
+SETTINGS = (
+    *("rsc_files", "test_folder", "index", "trees", "search_k"),
+    *("backbone", "layer", "weights", "engine", "precision", "threads", "gpus", "max_bytes", "max_pixels"),
+)
+FILTERS = {
+    "folder": "only images in this folder (a path, or the name of one anywhere in the path)",
+    "label": "only images of this label",
+    "looks_like": "only images that the network takes for this, such as: cat",
+    "taken_from": "only images taken at this time or later, such as 2019-08-03",
+    "taken_until": "only images taken at this time or earlier",
+    "min_side": "only images whose shorter side has so many pixels",
+    "max_side": "only images whose longer side has no more pixels",
+    "orientation": "only landscape, portrait or square images",
+}
+EPILOG = """examples:
+  python ann.py cat.jpg                                  the 5 most similar images, and a contact sheet of them
+  python ann.py "holiday/*.jpg" -k 10 --sheet sheets     many pictures, ten matches each, a sheet for each in a folder
+  python ann.py --image-id 17 --folder 2019 --no-sheet   like image 17, among those in the folder 2019
+  python ann.py cat.jpg dog.jpg --together --unlike car.jpg
+  python ann.py cat.jpg --box 0,0,0.5,1                  like the left half of it
+  python ann.py cat.jpg --radius 0.2 --format csv        everything that is near, for other programs
+  python ann.py                                          every picture of the folder that the setting test_folder names
+  python ann.py --graph neighbours.parquet -k 10         the nearest of every image; also .csv, .json, .graphml, or a folder/
+  python ann.py --self-test --index usearch              build the index anew, and see how well it answers
+
+A picture that is in the collection is left out of its own matches. Order is as on the pages unless --ranking says otherwise."""
+DEFAULT_K = 5
+YALE_K = 30
+SHEETS = Path("contact_sheets")
+SHEET_MATCHES = 50
+"""Matches on one sheet, ten rows of them: a sheet of thousands could not be looked at."""
+PICTURES_AT_ONCE = 8
+"""Files held in memory at a time."""
+FORMATS = ("table", "csv", "json", "parquet")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; return its exit status: 0 done, 1 a message says what failed, 2 wrong arguments."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.pictures and arguments.image_id is not None:
+        parser.error(f"name pictures ({arguments.pictures[0]}) or --image-id {arguments.image_id}, not both")
+    try:
+        settings = settings_from_arguments(arguments)
+        if arguments.self_test:
+            return _self_test(arguments, settings)
+        return _graph(arguments, settings) if arguments.graph else _search(arguments, settings)
+    except KeyboardInterrupt:
+        return 130
+    except LookalikeError as error:
+        print(f"ann.py: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ann.py",
+        description="Find the images of a collection that are similar to a picture.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("pictures", nargs="*", metavar="PICTURE", help="files, folders (searched through) or globs; each is a query")
+    add("--image-id", type=int, metavar="ID", help="search by an image of the collection")
+    add("--unlike", action="append", default=[], metavar="PICTURE", help="a picture that matches should not be like")
+    add("--together", action="store_true", help="all pictures are one query: what is like all of them")
+    add("--box", metavar="L,T,R,B", help="only this part of each picture, as shares 0…1 of its width and height")
+    add("-k", metavar="N", help=f"how many matches, or all (default {DEFAULT_K}; with --radius all within it)")
+    add("--radius", type=float, metavar="D", help="the largest distance, inclusive")
+    add("--metric", default="cosine", metavar="{cosine,euclidean}", help="distance (default cosine: 1 - cosine)")
+    add("--ranking", metavar="{kind,plain}", help="order of matches (default: the collection's own)")
+    for name, text in FILTERS.items():
+        kind = int if name.endswith("_side") else str
+        add("--" + name.replace("_", "-"), type=kind, metavar=name.rpartition("_")[2].upper(), help=text)
+    add("--format", choices=FORMATS, default="table", help="how matches are printed (default table)")
+    add("--output", type=Path, metavar="FILE", help="write them into a file instead")
+    add("--sheet", metavar="PLACE", help=f"contact sheet: a .png file, or a folder for one a query (default {SHEETS}/)")
+    add("--no-sheet", action="store_true", help="write no contact sheet")
+    add("--graph", metavar="PLACE", help="write the nearest images of every image into a file or folder, then stop")
+    add("--include-self", action="store_true", help="with --graph: each image is its own first neighbour")
+    add("--self-test", action="store_true", help="print how well the index answers, then stop")
+    add_setting_arguments(parser, SETTINGS)
+    return parser
+
+
+# Searching.
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One query: what it is called in the rows, and on the sheet, and the images (ids) and files (paths) that it is for.
+
+    `found`: it was met in a folder or by a glob, and so may be no picture at all.
+    """
+
+    label: str
+    name: str
+    likes: tuple[int | bytes, ...]
+    found: bool = False
+
+
+def _search(arguments: argparse.Namespace, settings: Settings) -> int:
+    from search import SearchService
+
+    # What the owner of a machine names on its command line is no upload.
+    settings = replace(settings, upload_max_bytes=settings.max_bytes, upload_max_pixels=settings.max_pixels)
+    with contextlib.closing(SearchService(settings, load_network=False)) as service:
+        asked, problems = _asked(arguments, settings, service)
+        sheets = None if arguments.no_sheet else _Sheets(arguments.sheet, len(asked))
+        with _printing(arguments) as show:
+            for query, answer in _answers(arguments, service, asked):
+                if isinstance(answer, LookalikeError):
+                    if not (query.found and isinstance(answer, NotAnImageError)):
+                        problems.append(f"{query.label}: {answer}")
+                    continue
+                show(_rows(service, query.label, answer), answer)
+                if sheets is not None:
+                    sheets.write(service, query, answer)
+    for problem in problems:
+        print(f"ann.py: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _asked(arguments: argparse.Namespace, settings: Settings, service: SearchService) -> tuple[list[_Asked], list[str]]:
+    """Return the queries that the arguments mean, and what is wrong with the others."""
+    from images import find_images
+    from pipeline import show_path
+    from search.looking import known_id
+
+    loaded = service.ready()
+    if arguments.image_id is not None:
+        name = show_path(loaded.store.record(arguments.image_id).path)
+        return [_Asked(name, os.path.basename(name), (arguments.image_id,))], []
+    patterns = arguments.pictures or ([str(settings.test_folder)] if settings.test_folder is not None else [])
+    if not patterns:
+        raise SettingsError(
+            "No picture is named. Name one (python ann.py cat.jpg), or a folder of them by the setting test_folder: "
+            "--test-folder, LOOKALIKE_TEST_FOLDER or lookalike.toml."
+        )
+    found = find_images([os.fsencode(pattern) for pattern in patterns], exclude=[settings.rsc_files])
+    problems = [f"nothing matches {show_path(os.fsencode(pattern))}" for pattern in found.unmatched]
+    problems += [f"{show_path(os.fsencode(refused))} cannot be read" for refused in found.unreadable]
+    named = {os.path.realpath(os.fsencode(pattern)) for pattern in patterns}
+    queries = []
+    for path in found.paths:
+        image_id = known_id(loaded, path)
+        like = path if image_id is None else image_id
+        queries.append(_Asked(show_path(path), show_path(os.path.basename(path)), (like,), path not in named))
+    if arguments.together and queries:
+        names = [query.label for query in queries]
+        both = tuple(like for query in queries for like in query.likes)
+        queries = [_Asked(", ".join(names), ", ".join(query.name for query in queries), both)]
+    return queries, problems
+
+
+def _answers(
+    arguments: argparse.Namespace, service: SearchService, asked: Sequence[_Asked]
+) -> Iterator[tuple[_Asked, SearchResult | LookalikeError]]:
+    """Answer the queries in their order, a few at a time. Raises what is wrong with the options, and so with all of them."""
+    from search.looking import known_id
+
+    where, box = _filter(arguments), _box(arguments.box)
+    loaded = service.ready()
+    away = []
+    for path in map(os.fsencode, arguments.unlike):
+        image_id = known_id(loaded, path)
+        away.append(_example(path if image_id is None else image_id, None))
+    for start in range(0, len(asked), PICTURES_AT_ONCE):
+        queries: list[Query] = []
+        failed: dict[int, LookalikeError] = {}
+        block = asked[start : start + PICTURES_AT_ONCE]
+        for place, query in enumerate(block):
+            try:
+                likes = [_example(like, box) for like in query.likes]
+            except UnreadableFileError as error:
+                failed[place] = error
+            else:
+                queries.append(_query(arguments, likes, away, where))
+        answers = iter(service.search_many(queries))
+        yield from ((query, failed.get(place) or next(answers)) for place, query in enumerate(block))
+
+
+def _example(source: int | bytes, box: Box | None) -> Example:
+    from search import Example
+
+    if isinstance(source, int):
+        return Example(source, box)
+    try:
+        with open(source, "rb") as file:
+            return Example(file.read(), box)
+    except OSError as error:
+        raise UnreadableFileError(f"The file cannot be read: {error.strerror}.") from error
+
+
+def _query(arguments: argparse.Namespace, likes: list[Example], away: list[Example], where: Filter | None) -> Query:
+    from search import Query
+
+    return Query(
+        tuple(likes),
+        tuple(away),
+        k=_count(arguments),
+        radius=arguments.radius,
+        metric=arguments.metric,
+        ranking=arguments.ranking,
+        where=where,
+    )
+
+
+def _count(arguments: argparse.Namespace, default: int = DEFAULT_K) -> int | None:
+    """Return how many matches are wanted, None for all."""
+    if arguments.k is None:
+        return default if arguments.radius is None else None
+    if arguments.k == "all":
+        return None
+    try:
+        return int(arguments.k)
+    except ValueError:
+        raise QueryError(f"-k is {arguments.k!r}, but must be a whole number or the word all.") from None
+
+
+def _filter(arguments: argparse.Namespace) -> Filter | None:
+    from search import Filter
+
+    given = {name: getattr(arguments, name) for name in FILTERS if getattr(arguments, name) is not None}
+    return Filter(**given) if given else None
+
+
+def _box(text: str | None) -> Box | None:
+    from search import Box
+
+    if text is None:
+        return None
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise QueryError(f"--box is {text!r}, but must be four numbers from 0 to 1: left,top,right,bottom.") from None
+    return Box(left, top, right, bottom)
+
+
+def _rows(service: SearchService, label: str, answer: SearchResult) -> Rows:
+    import numpy as np
+
+    from ann import Neighbours
+    from pipeline import show_path
+    from search.rows import make_rows
+
+    ids = [match.image.image_id for match in answer.matches]
+    distances = [match.distance for match in answer.matches]
+    found = Neighbours(np.array([ids], dtype=np.int64), np.array([distances], dtype=np.float32))
+    records = service.ready().store.records(ids)
+    return make_rows([label], found, {image_id: show_path(record.path) for image_id, record in records.items()})
+
+
+@contextlib.contextmanager
+def _printing(arguments: argparse.Namespace) -> Iterator[Callable[[Rows, SearchResult], None]]:
+    """Give what prints the rows of one query, or writes them into the file of --output."""
+    from search.rows import ROW_DTYPE, rows_text
+    from tables import open_table, whole_file
+
+    with contextlib.ExitStack() as stack:
+        stream: Any = sys.stdout.buffer
+        if arguments.output is not None:
+            stream = stack.enter_context(whole_file(arguments.output))
+        elif arguments.format == "parquet" and sys.stdout.isatty():
+            raise SettingsError("A Parquet file is nothing for a terminal: name a file by --output.")
+        if arguments.format == "table":
+
+            def show(rows: Rows, answer: SearchResult) -> None:
+                stream.write((rows_text(rows) + _remark(answer) + "\n\n").encode())
+                stream.flush()
+
+        else:
+            names = ROW_DTYPE.names or ()
+            table = stack.enter_context(open_table(stream, arguments.format, names))
+
+            def show(rows: Rows, answer: SearchResult) -> None:
+                table.write({name: rows[name] for name in names})
+
+        yield show
+        stream.flush()
+
+
+def _remark(answer: SearchResult) -> str:
+    """Return what a person should know of an answer besides its rows."""
+    if answer.good_matches == 0 and answer.matches:
+        return "\nNo good match: these are the nearest, but they do not stand out from the rest of the collection."
+    return "" if answer.matches else "\nNothing matches."
+
+
+# Contact sheets.
+
+
+class _Sheets:
+    """Writes the contact sheet of each query: into the one file that was named, or a folder of one file a query."""
+
+    def __init__(self, place: str | None, count: int) -> None:
+        self._place = SHEETS if place is None else Path(place)
+        self._is_file = self._place.suffix.lower() == ".png" and not self._place.is_dir()
+        if self._is_file and count > 1:
+            raise SettingsError(
+                f"--sheet {place} names one file, and there are {count:,} queries: name a folder for their sheets."
+            )
+        self._taken: set[str] = set()
+
+    def write(self, service: SearchService, asked: _Asked, answer: SearchResult) -> None:
+        """Draw the sheet of one query and say where it is."""
+        from search.sheet import Tile, contact_sheet, printable, save_sheet
+
+        target = Tile("target", asked.name, self._target(service, asked, answer))
+        matches = [
+            Tile(
+                f"{match.rank} · {match.similarity:.3f}",
+                match.image.name,
+                _opened(service.thumbnail(match.image.image_id)),
+            )
+            for match in answer.matches[:SHEET_MATCHES]
+        ]
+        path = self._place if self._is_file else self._place / self._file_name(asked.name)
+        save_sheet(contact_sheet(target, matches), path)
+        print(f"Contact sheet: {printable(str(path))}", file=sys.stderr)
+
+    def _target(self, service: SearchService, asked: _Asked, answer: SearchResult) -> Image.Image | None:
+        if answer.query_thumbnail is not None:
+            return _opened(answer.query_thumbnail)
+        ids = [like for like in asked.likes if isinstance(like, int)]
+        return _opened(service.thumbnail(ids[0])) if ids else None
+
+    def _file_name(self, name: str) -> str:
+        """Return a file's name for a query's sheet: no other one of this run has it, whatever the pictures are called."""
+        stem = os.path.splitext(name)[0].replace("/", "_").encode()[:200].decode("utf-8", "ignore")
+        number, file_name = 1, f"{stem}.png"
+        while file_name.casefold() in self._taken:
+            number += 1
+            file_name = f"{stem}-{number}.png"
+        self._taken.add(file_name.casefold())
+        return file_name
+
+
+def _opened(jpeg: bytes | None) -> Image.Image | None:
+    """Return the picture of a thumbnail; None where there is none, or it is damaged."""
+    from errors import ImageError
+    from images import Limits, decode_image
+
+    try:
+        return None if jpeg is None else decode_image(jpeg, Limits(len(jpeg), 10_000_000, 1)).image
+    except ImageError:
+        return None
+
+
+# The whole collection.
+
+
+def _graph(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Write the nearest images of every image."""
+    from ann import similarity_graph
+    from exporting import export_graph, graph_format
+    from search import SearchService
+
+    target = Path(arguments.graph)
+    file_format = graph_format(target, is_folder=arguments.graph.endswith("/"))
+    if file_format == "neighbours" and arguments.metric != "cosine":
+        raise QueryError(f"A folder of neighbours holds cosine similarities: --metric {arguments.metric} needs a file.")
+    with contextlib.closing(SearchService(settings, load_network=False)) as service:
+        loaded = service.ready()
+        edges = similarity_graph(
+            loaded.index,
+            _count(arguments, YALE_K if file_format == "neighbours" else DEFAULT_K),
+            radius=arguments.radius,
+            metric=arguments.metric,
+            include_self_edges=arguments.include_self,
+            on_progress=_progress(),
+        )
+        count = export_graph(loaded.store, edges, target, file_format)
+    print(f"{count:,} edges of {len(loaded.snapshot):,} images are in {target}.")
+    return 0
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Return what shows a bar on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+    from tqdm import tqdm
+
+    bar = tqdm(unit=" images", file=sys.stderr, dynamic_ncols=True)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def _self_test(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Print the self-test of the published index; with options of an index, build it anew with them first."""
+    from img2vec import own_network
+    from publishing import publish
+    from store import open_store, open_writer
+
+    open_store(settings.rsc_files).close()  # a writer would make a collection where there is none
+    if any(value is not None for value in (arguments.index, arguments.trees, arguments.search_k)):
+        with open_writer(settings.rsc_files, command="ann.py --self-test") as writer:
+            network = own_network(writer)
+            if network is not None:
+                publish(writer, network.key, settings, on_note=lambda note: print(f"NOTE: {note}", file=sys.stderr))
+    store = open_store(settings.rsc_files)
+    generation = store.generation()
+    store.close()
+    if generation is None:
+        raise EmptyCollectionError(f"There is no index in {settings.rsc_files} yet: run `python img2vec.py`.")
+    print(_self_test_text(generation.manifest["index"]))
+    return 0
+
+
+def _self_test_text(index: Mapping[str, Any]) -> str:
+    """Return the ladder of an index's self-test as a table, and which step is used."""
+    test = index["self_test"]
+    if test is None:
+        return f"Exact search over {index['items']:,} images: there is nothing to test. {index['reason']}".rstrip()
+    lines = [
+        f"{index['kind']}, {index['items']:,} images, tested with {test['queries']} of them against exact search "
+        f"({test['exact_ms']:.2f} ms a query)",
+        f"{'search_k':>9}  {'recall@' + str(test['k']):>9}  {'ms a query':>10}",
+    ]
+    for step in test.get("ladder") or [test]:
+        used = "  used" if step["search_k"] == index["search_k"] and index["kind"] != "exact" else ""
+        lines.append(f"{step['search_k']:>9,}  {step['recall']:>9.2%}  {step['query_ms']:>10.3f}{used}")
+    return "\n".join([*lines, *([index["reason"]] if index["reason"] else [])])
