@@ -5,12 +5,10 @@ autoencoder is trained and nowhere else. Does not own which vectors are trained 
 index over what it makes (`indexes/`).
 
 The search compares angles. So vectors are scaled to length 1 before anything else, and nothing is subtracted: PCA here turns
-about the origin (a truncated singular value decomposition), because moving the origin changes every angle: about the mean, 150
-candidates are needed to hold 99 % of the ten nearest flowers, about the origin 20. The autoencoder of the
-Similar-Image-Recommender (min-max scaling, 2048-1024-512-256-256 relu and back, sigmoid, squared error) loses far more: the relu
-of its code leaves more than half of the 256 numbers at zero, and a few thousand vectors cannot fit its five million weights.
-Without hidden layers, with a linear code, unit vectors and the cosine as its loss it finds as well as PCA: docs/reducers.md has all
-figures.
+about the origin (a truncated singular value decomposition), because moving the origin changes every angle. The autoencoder of the
+Similar-Image-Recommender (min-max scaling, 2048-1024-512-256-256 relu and back, sigmoid, squared error) loses far more. What is
+trained instead has unit vectors, a linear code, the same weights for the way back, and the cosine as its loss. docs/reducers.md
+has the figures.
 
     python autoencoder.py --reducer autoencoder
 """
@@ -38,7 +36,7 @@ FORMAT_VERSION = 1
 HELD_OUT = 0.05
 """Share of the vectors that nothing is fitted to: they tell when to stop, and what a reducer is worth."""
 BATCH = 256
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 PATIENCE = 5
 """Epochs without a better loss on the held-out vectors after which training ends."""
 
@@ -228,15 +226,13 @@ def _fit_autoencoder(
     keras.utils.set_random_seed(options.seed)
     batches = math.ceil(len(train) / BATCH)
     epochs = max(1, min(options.max_epochs, options.max_steps // batches))
-    network = _network(train.shape[1], int(options.dim), epochs * batches)
+    network = _tied_network(train.shape[1], int(options.dim), epochs * batches)
     history: list[Epoch] = []
 
-    def note(number: int, logs: Mapping[str, float] | None = None) -> None:
-        losses = logs or {}
-        history.append(Epoch(number + 1, epochs, float(losses["loss"]), float(losses["val_loss"])))
+    def note(number: int, logs: Mapping[str, float]) -> None:
+        history.append(Epoch(number + 1, epochs, float(logs["loss"]), float(logs["val_loss"])))
         on_progress(history[-1])
 
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True)
     network.fit(
         train,
         train,
@@ -244,34 +240,46 @@ def _fit_autoencoder(
         epochs=epochs,
         batch_size=BATCH,
         verbose=0,
-        callbacks=[stopping, keras.callbacks.LambdaCallback(on_epoch_end=note)],
+        callbacks=[
+            keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True),
+            keras.callbacks.LambdaCallback(on_epoch_end=note),
+        ],
     )
     matrix = np.array(network.get_layer("code").get_weights()[0], dtype=np.float32)
-    about = {"vectors": len(train) + len(held_out), "epochs": len(history)}
-    return FittedReducer(Reducer("autoencoder", matrix, about), tuple(history), network)
+    about = {"vectors": len(train) + len(held_out)}
+    return FittedReducer(Reducer("autoencoder", matrix, about), tuple(history), _plain_network(matrix))
 
 
-def _network(source_dim: int, dim: int, steps: int) -> Any:
-    """Return the autoencoder, ready to be trained: a linear code, and the cosine between what goes in and what comes out."""
+def _tied_network(source_dim: int, dim: int, steps: int) -> Any:
+    """Return the autoencoder to be trained: a linear code, decoded by the same weights transposed, with the cosine as loss."""
     import keras
 
-    network = keras.Sequential(
-        [
-            keras.Input((source_dim,), name="vector"),
-            keras.layers.Dense(dim, use_bias=False, name="code"),
-            keras.layers.Dense(source_dim, use_bias=False, name="back"),
-        ]
-    )
-    # Keras' cosine "similarity" is the negative cosine: one more makes it the distance that everything else here speaks of.
+    class Back(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, code: Any) -> Any:
+            return keras.ops.matmul(code, keras.ops.transpose(encoder.kernel))
+
+    vector = keras.Input((source_dim,), name="vector")
+    encoder = keras.layers.Dense(dim, use_bias=False, kernel_initializer="orthogonal", name="code")
+    network = keras.Model(vector, Back()(encoder(vector)))
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-    network.compile(keras.optimizers.Adam(rate), loss=_cosine_distance)
+    # What Keras calls the cosine similarity as a loss is the negative cosine.
+    network.compile(
+        keras.optimizers.Adam(rate), loss=lambda wanted, given: 1 + keras.losses.cosine_similarity(wanted, given)
+    )
     return network
 
 
-def _cosine_distance(wanted: Any, given: Any) -> Any:
-    from keras import losses
+def _plain_network(matrix: Vectors) -> Any:
+    """Return the trained autoencoder made of plain layers, so that its file opens wherever Keras is, without this module."""
+    import keras
 
-    return 1 + losses.cosine_similarity(wanted, given)
+    source_dim, dim = matrix.shape
+    code = keras.layers.Dense(dim, use_bias=False, name="code")
+    back = keras.layers.Dense(source_dim, use_bias=False, name="back")
+    network = keras.Sequential([keras.Input((source_dim,), name="vector"), code, back])
+    code.set_weights([matrix])
+    back.set_weights([matrix.T])
+    return network
 
 
 # On disk
@@ -285,7 +293,7 @@ def save_reducer(fitted: FittedReducer, path: Path, *, about: Mapping[str, Any] 
     reducer = fitted.reducer
     path.parent.mkdir(parents=True, exist_ok=True)
     if fitted.network is not None:
-        save_network(fitted.network, path.with_suffix(".keras"))
+        _save_network(fitted.network, path.with_suffix(".keras"))
     facts = {**reducer.about, "history": [vars(epoch) for epoch in fitted.history], **(about or {})}
     with whole_file(path) as file:
         np.savez(
@@ -297,8 +305,7 @@ def save_reducer(fitted: FittedReducer, path: Path, *, about: Mapping[str, Any] 
         )
 
 
-def save_network(network: Any, path: Path) -> None:
-    """Write a Keras model as `path` (.keras) in one step."""
+def _save_network(network: Any, path: Path) -> None:
     temporary = path.with_name(f".{path.stem}.tmp.keras")  # Keras tells the format by the name
     try:
         network.save(temporary)
@@ -308,7 +315,7 @@ def save_network(network: Any, path: Path) -> None:
 
 
 def load_reducer(path: Path) -> Reducer:
-    """Read what `save_reducer` wrote, without Keras; raises `ReducerError` for a file that is missing, damaged or of another kind."""
+    """Read what `save_reducer` wrote, without Keras; raises `ReducerError` for a file that is missing, damaged or unusable."""
     again = "Train it again: python autoencoder.py"
     try:
         with np.load(path, allow_pickle=False) as file:

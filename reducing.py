@@ -1,7 +1,7 @@
 """Training a reducer on the vectors that a collection is searched by, and publishing an index over what it makes.
 
-Owns which vectors are trained on, where reducers lie (`reducers/<vectors key>/<kind>.npz`, `.keras` beside it) and when one must be
-trained anew. Does not own how they learn (`autoencoder`) nor what a generation holds (`publishing`).
+Owns which vectors are trained on, where reducers lie (`reducers/<vectors key>/<kind>.npz`, `.keras` beside it) and when one
+must be trained anew. Does not own how they learn (`autoencoder`) nor what a generation holds (`publishing`).
 """
 
 from __future__ import annotations
@@ -150,9 +150,19 @@ def _why_train(path: Path, about: Mapping[str, Any]) -> str | None:
         known = load_reducer(path).about
     except ReducerError as error:
         return str(error).partition(". ")[0]
-    if known.get("options") != about["options"]:
-        return f"it was trained with {known.get('options')}, and is now to be {about['options']}"
-    return None if known.get("trained_on") == about["trained_on"] else "the collection's vectors are others than it was trained on"
+    before = known.get("options", {})
+    changed = [
+        f"{name} was {before.get(name)}, now {value}"
+        for name, value in about["options"].items()
+        if before.get(name) != value
+    ]
+    if changed:
+        return ", ".join(changed)
+    return (
+        None
+        if known.get("trained_on") == about["trained_on"]
+        else "the collection's vectors are others than it was trained on"
+    )
 
 
 @contextlib.contextmanager
