@@ -104,13 +104,25 @@ def image_names(paths: Sequence[bytes]) -> list[str]:
     return [name.decode("utf-8", "backslashreplace") for name in unique]
 
 
-def export_vectors(store: Store, target: Path, *, on_progress: Progress = _silent) -> int:
-    """Write all vectors as `X` and `Y` into `target` if it ends in .npz, else as text files into the folder; return how many.
+def vectors_format(target: Path, *, is_folder: bool) -> str:
+    """Return which form of vectors a target means: "npz", or "texts" for a folder. Raises `SettingsError` for neither."""
+    if is_folder or target.is_dir():
+        return "texts"
+    if target.suffix.lower() != ".npz":
+        raise SettingsError(
+            f"{target}: vectors are written to a file whose name ends in .npz, or to a folder of one text file an image, whose "
+            f"name ends in a slash: {target}/"
+        )
+    return "npz"
+
+
+def export_vectors(store: Store, target: Path, file_format: str = "npz", *, on_progress: Progress = _silent) -> int:
+    """Write all vectors as the arrays `X` and `Y` of an "npz" file, or as "texts", a file an image; return how many.
 
     Raises `ExportError`, `EmptyCollectionError`.
     """
     images = exported_images(store)
-    if target.suffix == ".npz":
+    if file_format == "npz":
         with whole_file(target) as stream:
             _write_npz(stream, images, on_progress)
     else:

@@ -7,20 +7,18 @@ import json
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
+from commands import exchange
+from commands.progress import show_progress, stopping_gently
 from config import Settings, add_setting_arguments, settings_from_arguments
 from errors import CollectionMissingError, LookalikeError, SettingsError
 
 if TYPE_CHECKING:
-    from img2vec import Progress, Report
+    from img2vec import Report
 
 SETTINGS = (
     "rsc_files",
@@ -46,9 +44,10 @@ EPILOG = """examples:
   find /archive -newer last -print | python img2vec.py --from-file -
   python img2vec.py --prune photos                    also take out pictures whose files are gone
   python img2vec.py --remove "photos/private/*"       take pictures out of the index (files are never touched)
+  python img2vec.py --import-vectors vectors.npz --pictures photos    vectors X and names Y that were made elsewhere
+  python img2vec.py --export-vectors vectors.npz --export-labels image_to_labels.json
 
 Run it again at any time: only new and changed files cost anything. A job that was killed goes on where it was."""
-PLAIN_LINE_SECONDS = 10.0
 LISTED = 20
 
 
@@ -56,10 +55,14 @@ def main(argv: list[str]) -> int:
     """Run the command; return its exit status: 0 done, 1 failed with a message, 2 wrong arguments, 130 interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if not _has_work(arguments):
+    if exchange.is_wanted(arguments):
+        exchange.check(parser, arguments, other_work=_work(arguments))
+    elif not _work(arguments):
         parser.error("nothing to do: name at least one file, folder or pattern")
     try:
         settings = settings_from_arguments(arguments)
+        if exchange.is_wanted(arguments):
+            return exchange.run(arguments, settings)
         if arguments.failures:
             return _print_failures(settings, as_json=arguments.json)
         return _index(arguments, settings)
@@ -96,15 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--retry-failures", action="store_true", help="try failed files again although they did not change"
     )
+    exchange.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     add_setting_arguments(parser, SETTINGS)
     return parser
 
 
-def _has_work(arguments: argparse.Namespace) -> bool:
+def _work(arguments: argparse.Namespace) -> list[str]:
+    """Return the names of those arguments that give this command something to do."""
     names = ("patterns", "from_file", "prune", "remove", "compact", "failures", "retry_failures", "backbone", "index")
-    return any(getattr(arguments, name) for name in names)
+    return [name for name in names if getattr(arguments, name)]
 
 
 def _index(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -125,8 +130,8 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
         raise CollectionMissingError(
             f"There is no collection in {settings.rsc_files.absolute()} yet, and no pattern is given."
         )
-    progress = _silent if arguments.quiet or arguments.json else _progress(sys.stderr)
-    with _stopping_gently() as stop:
+    show = show_progress("files", silent=arguments.quiet or arguments.json)
+    with stopping_gently() as stop:
         job = Job(
             settings,
             found.paths,
@@ -134,7 +139,7 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
             remove=_matcher([os.fsencode(pattern) for pattern in arguments.remove]) if arguments.remove else None,
             compact=arguments.compact,
             retry_failures=arguments.retry_failures,
-            on_progress=progress,
+            on_progress=lambda progress: show(progress.done, progress.total),
             on_note=lambda note: print(f"\nNOTE: {note}\n", file=sys.stderr),
             stop=stop,
         )
@@ -161,9 +166,14 @@ def _matcher(patterns: Sequence[bytes]) -> Callable[[bytes], bool]:
     """Tell whether a catalog path is a named file, lies in a named folder, or matches a glob, as in indexing."""
     absolute = [os.path.abspath(pattern) for pattern in patterns]
     # The catalog holds resolved paths; a pattern may go through a symbolic link, to files that no longer exist.
-    wanted = {*absolute, *(os.path.realpath(pattern) for pattern in absolute)}
-    literal = tuple(pattern.rstrip(b"/") + b"/" for pattern in wanted)
-    globs = re.compile(b"|".join(b"(?:" + _glob_expression(pattern) + b")" for pattern in wanted), re.DOTALL)
+    means_file = _matcher_of({*absolute, *(os.path.realpath(pattern) for pattern in absolute)})
+    means_name = _matcher_of(set(patterns))  # of an image without a file
+    return lambda path: means_file(path) if path.startswith(b"/") else means_name(path)
+
+
+def _matcher_of(patterns: set[bytes]) -> Callable[[bytes], bool]:
+    literal = tuple(pattern.rstrip(b"/") + b"/" for pattern in patterns)
+    globs = re.compile(b"|".join(b"(?:" + _glob_expression(pattern) + b")" for pattern in patterns), re.DOTALL)
     return lambda path: (path + b"/").startswith(literal) or globs.fullmatch(path) is not None
 
 
@@ -176,68 +186,6 @@ def _glob_expression(pattern: bytes) -> bytes:
         for part in parts
     )
     return expression + b"(?:/.*)?"
-
-
-@contextmanager
-def _stopping_gently() -> Iterator[threading.Event]:
-    """The first Ctrl-C (or SIGTERM) lets the batch finish; the second one interrupts as usual."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("\nStopping: finishing the batch that is under way …", file=sys.stderr, flush=True)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _silent(progress: Progress) -> None:
-    """Show nothing."""
-
-
-def _progress(stream: TextIO) -> Callable[[Progress], None]:
-    """Return a bar with rate and time left for a terminal, or plain lines now and then for a log."""
-    return _bar(stream) if stream.isatty() else _plain_lines(stream)
-
-
-def _bar(stream: TextIO) -> Callable[[Progress], None]:
-    from tqdm import tqdm
-
-    bar = tqdm(unit=" files", file=stream, dynamic_ncols=True, smoothing=0.05)
-
-    def show(progress: Progress) -> None:
-        bar.total = progress.total
-        bar.update(progress.done - bar.n)
-        if progress.done == progress.total:
-            bar.close()
-
-    return show
-
-
-def _plain_lines(stream: TextIO) -> Callable[[Progress], None]:
-    started = last = time.monotonic()
-
-    def show(progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < PLAIN_LINE_SECONDS:
-            return
-        last = now
-        rate = progress.done / (now - started)
-        left_s = (progress.total - progress.done) / rate
-        print(
-            f"{progress.done:,} of {progress.total:,} files, {rate:.1f} files/s, about {left_s:,.0f} s left",
-            file=stream,
-            flush=True,
-        )
-
-    return show
 
 
 def _print_failures(settings: Settings, *, as_json: bool) -> int:
