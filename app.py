@@ -217,7 +217,7 @@ def _form(k: int | str | None = None, ranking: str | None = None) -> dict[str, o
 def _results(answer: api.Answer) -> dict[str, object]:
     """Return what a page of results needs. `kept` is what the addresses it leads to say besides k."""
     query = answer.query
-    order = {} if query.ranking is None else {"ranking": query.ranking}
+    order = {} if query.ranking in (None, api.service().rankings[0]) else {"ranking": query.ranking}
     where = _conditions(query.where)
     return {
         "found": answer.found,

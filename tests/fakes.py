@@ -88,6 +88,7 @@ class FakeService(SearchService):
     def __init__(self, folder: Path, settings: Settings, names: Sequence[str] = NAMES) -> None:
         self.settings = settings
         self.paths: list[Path] = []
+        self.asked: list[Query] = []
         self._pictures = [picture(number, SIZES.get(name, (640, 480))) for number, name in enumerate(names, start=1)]
         self.described: list[ImageInfo] = []
         for number, (name, drawn) in enumerate(zip(names, self._pictures, strict=True), start=1):
@@ -176,6 +177,7 @@ class FakeService(SearchService):
         return self.described[-count:]
 
     def search(self, query: Query) -> SearchResult:
+        self.asked.append(query)
         self.status()
         likes = [self._example(example) for example in query.like]
         wanted = np.mean([_vector(drawn) for drawn, _, _ in likes], axis=0)

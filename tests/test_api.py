@@ -18,6 +18,7 @@ import api
 from app import create_app
 from config import Settings
 from errors import DamagedCollectionError, LookalikeError
+from search import Box, Filter
 from tests.fakes import NAMES, FakeService, encoded, picture
 
 SETTINGS = Settings(upload_max_bytes=6_000_000, upload_max_pixels=4_000_000, max_results=48)
@@ -66,6 +67,130 @@ def test_an_image_id_finds_the_neighbours_and_not_the_image_itself(client: Flask
     assert found["query"]["image_id"] == 7
     assert len(found["matches"]) == 3
     assert 7 not in [match["image"]["image_id"] for match in found["matches"]]
+
+
+def ids_of(answer: Any) -> list[int]:
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    return [match["image"]["image_id"] for match in answer.get_json()["matches"]]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.get("/api/v1/search?image_id=7&image_id=9&unlike=12&k=28"),
+        lambda client: client.post("/api/v1/search", data={"image_id": ["7", "9"], "unlike": "12", "k": "28"}),
+        lambda client: client.post("/api/v1/search", json={"like": [7, 9], "unlike": [12], "k": 28}),
+        lambda client: client.post("/api/v1/search?k=28", json={"image_id": [7], "like": 9, "unlike": 12}),
+    ],
+    ids=["address", "form", "json", "json and address"],
+)
+def test_several_images_and_those_to_be_unlike_are_left_out(client: FlaskClient, ask: Any) -> None:
+    answer = ask(client)
+    assert sorted(ids_of(answer)) == [number for number in range(1, len(NAMES) + 1) if number not in (7, 9, 12)]
+    assert answer.get_json()["query"] == {"image_id": None, "width": None, "height": None}
+
+
+def test_several_uploads_and_one_to_be_unlike(client: FlaskClient) -> None:
+    def file(number: int) -> tuple[io.BytesIO, str]:
+        return io.BytesIO(encoded(picture(number))), f"{number}.jpg"
+
+    both = ids_of(client.post("/api/v1/search", data={"file": [file(14), file(20)], "k": "2"}))
+    assert set(both) == {14, 20}
+    sent = {"file": [file(14), file(20)], "unlike_file": file(20), "k": "30"}
+    assert ids_of(client.post("/api/v1/search", data=sent)).index(20) > 1
+
+
+def test_an_answer_says_how_was_searched_and_how_good_it_is(
+    client: FlaskClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "good", 2)
+    found = client.get("/api/v1/search?image_id=7&k=3&radius=2&metric=euclidean&ranking=plain").get_json()
+    assert {name: found[name] for name in ("k", "radius", "metric", "ranking", "good_matches", "truncated")} == {
+        **{"k": 3, "radius": 2.0, "metric": "euclidean", "ranking": "plain", "good_matches": 2, "truncated": False}
+    }
+    match = found["matches"][0]
+    assert match["closer_than"] == pytest.approx((1 + match["similarity"]) / 2, abs=1e-6)
+
+
+def test_a_radius_without_k_and_k_all_answer_everything_up_to_the_maximum(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, replace(SETTINGS, max_results=10), names=NAMES)
+    client = create_app(service=service).test_client()
+    near = client.get("/api/v1/search?image_id=7&radius=0.7").get_json()
+    assert (near["k"], near["truncated"]) == ("all", False)
+    assert 0 < len(near["matches"]) < 10
+    assert all(match["distance"] <= 0.7 for match in near["matches"])
+    for address in ("?image_id=7&radius=2", "?image_id=7&k=all"):
+        found = client.get(f"/api/v1/search{address}").get_json()
+        assert (found["k"], found["truncated"], len(found["matches"])) == ("all", True, 10)
+    exactly = FakeService(tmp_path, replace(SETTINGS, max_results=10), names=NAMES[:11])
+    found = create_app(service=exactly).test_client().get("/api/v1/search?image_id=7&k=all").get_json()
+    assert (found["truncated"], len(found["matches"])) == (False, 10)
+
+
+@pytest.mark.parametrize("sent", [{"data": {"box": "0,0,0.5,1"}}, {"json": {"box": [0, 0, 0.5, 1]}}])
+def test_a_box_is_handed_on_with_its_image(client: FlaskClient, service: FakeService, sent: dict[str, Any]) -> None:
+    assert client.post("/api/v1/search?image_id=7", **sent).status_code == 200
+    assert service.asked[-1].like[0].box == Box(0, 0, 0.5, 1)
+
+
+@pytest.mark.parametrize("sent", [{"data": {"vector": "[1, 0.5]"}}, {"json": {"vector": [1, 0.5]}}])
+def test_a_vector_is_handed_on_as_numbers(client: FlaskClient, sent: dict[str, Any]) -> None:
+    answer = client.post("/api/v1/search", **sent)
+    assert answer.status_code == 400
+    assert "The vector has 2 numbers" in answer.get_json()["error"]["message"]  # of the fake, which takes none
+
+
+def test_a_filter_is_handed_on(client: FlaskClient, service: FakeService) -> None:
+    values: dict[str, Any] = {
+        **{"folder": "photographs", "label": "beach", "looks_like": "coast", "taken_from": "2019-08-03"},
+        **{"taken_until": "2019-08-03 12:01", "min_side": "100", "max_side": "5000", "orientation": "landscape"},
+    }
+    answer = client.get("/api/v1/search", query_string={"image_id": 8, **values})
+    assert all(number % 2 for number in ids_of(answer))  # the fake's beach
+    taken = {"taken_until": "2019-08-03T12:01", "min_side": 100, "max_side": 5000}
+    assert service.asked[-1].where == Filter(**{**values, **taken})
+    client.get("/api/v1/search?image_id=8&label=&folder=&min_side=&orientation=&taken_from=")  # a form's empty fields
+    assert service.asked[-1].where is None
+
+
+# Many queries in one request.
+
+
+def test_a_batch_answers_its_good_queries_beside_the_errors_of_the_others(client: FlaskClient) -> None:
+    files = [
+        (io.BytesIO(encoded(picture(14), quality=30)), "mine.jpg"),
+        (io.BytesIO(b"no picture"), "notes.txt"),
+        (io.BytesIO(b""), "empty.jpg"),
+    ]
+    answer = client.post("/api/v1/search/batch", data={"file": files, "image_id": ["7", "99", "seven"], "k": "3"})
+    assert answer.status_code == 200
+    found = answer.get_json()
+    assert (found["k"], found["metric"], found["truncated"]) == (3, "cosine", False)
+    assert [(row["query"], row["query_label"], row["rank"]) for row in found["rows"]] == [
+        *((0, "7", rank) for rank in (1, 2, 3)),
+        *((3, "mine.jpg", rank) for rank in (1, 2, 3)),
+    ]
+    first = found["rows"][3]
+    assert (first["image_id"], first["reference_label"]) == (14, "holiday-14.jpg")
+    assert first["distance"] < 0.01
+    assert 7 not in [row["image_id"] for row in found["rows"][:3]]
+    assert [(error["query"], error["query_label"], error["error"]["code"]) for error in found["errors"]] == [
+        (1, "99", "unknown_image"),
+        (2, "seven", "bad_request"),
+        (4, "notes.txt", "not_an_image"),
+        (5, "empty.jpg", "empty_file"),
+    ]
+    for error in found["errors"]:
+        assert set(error["error"]) == {"status", "code", "message"}
+
+
+def test_a_batch_may_come_as_json_and_answers_all_up_to_the_maximum(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, replace(SETTINGS, max_results=4), names=NAMES[:8])
+    client = create_app(service=service).test_client()
+    found = client.post("/api/v1/search/batch", json={"image_id": [1, 2], "k": "all", "label": "beach"}).get_json()
+    assert [row["query_label"] for row in found["rows"]] == ["1"] * 3 + ["2"] * 4
+    assert found["truncated"] is False
+    assert client.post("/api/v1/search/batch", json={"image_id": [1], "k": "all"}).get_json()["truncated"] is True
 
 
 def test_k_defaults_to_the_setting(client: FlaskClient) -> None:
@@ -120,6 +245,39 @@ MISTAKES: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("GET", "/api/v1/nothing", {}, 404, "not_found"),
     ("GET", "/api", {}, 404, "not_found"),
     ("DELETE", "/api/v1/search", {}, 405, "method_not_allowed"),
+    ("GET", "/api/v1/search?image_id=1&radius=-1", {}, 400, "bad_query"),
+    ("GET", "/api/v1/search?image_id=1&radius=nan", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&radius=far", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&metric=manhattan", {}, 400, "bad_query"),
+    ("GET", "/api/v1/search?image_id=1&ranking=best", {}, 400, "bad_query"),
+    ("GET", "/api/v1/search?image_id=1&box=0,0,1", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&box=0,0,1,one", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&box=0,0,2,1", {}, 400, "bad_query"),
+    ("GET", "/api/v1/search?image_id=1&image_id=2&box=0,0,1,1", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&unlike=two", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&unlike=99", {}, 404, "unknown_image"),
+    ("GET", "/api/v1/search?image_id=1&taken_from=yesterday", {}, 400, "bad_query"),
+    ("GET", "/api/v1/search?image_id=1&min_side=wide", {}, 400, "bad_request"),
+    ("GET", "/api/v1/search?image_id=1&max_side=0", {}, 400, "bad_query"),
+    ("GET", "/api/v1/search?image_id=1&orientation=flat", {}, 400, "bad_query"),
+    ("GET", "/api/v1/search?image_id=1&folder=/", {}, 400, "bad_query"),
+    ("POST", "/api/v1/search", {"json": {"image_id": 1, "label": 7}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": 1, "radius": True}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": 1, "radius": 10**400}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": 1, "radius": {}}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": 1, "vector": [1, 2]}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"image_id": list(range(101))}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"vector": ["1", 2]}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"vector": [10**400]}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"vector": [float("nan"), 1]}}, 400, "bad_query"),
+    ("POST", "/api/v1/search", {"json": {"vector": [[1, 2], [3, 4]]}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", {"json": {"vector": [1, 2], "box": [0, 0, 1, 1]}}, 400, "bad_query"),
+    ("POST", "/api/v1/search", {"data": {"vector": "[1, 2"}}, 400, "bad_request"),
+    ("POST", "/api/v1/search", upload(WHOLE, vector="[1]"), 400, "bad_request"),
+    ("GET", "/api/v1/search/batch?image_id=1", {}, 405, "method_not_allowed"),
+    ("POST", "/api/v1/search/batch", {}, 400, "bad_request"),
+    ("POST", "/api/v1/search/batch", {"json": {"image_id": [1, 2], "k": 0}}, 400, "bad_request"),
+    ("POST", "/api/v1/search/batch", {"json": {"image_id": list(range(101))}}, 400, "bad_request"),
 ]
 
 
@@ -226,7 +384,7 @@ TYPES = st.sampled_from(
 @given(parts=PARTS, content_type=TYPES)
 @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_body_whatever_is_a_fault_of_the_service(client: FlaskClient, parts: list[bytes], content_type: str) -> None:
-    for address in ("/search", "/api/v1/search"):
+    for address in ("/search", "/api/v1/search", "/api/v1/search/batch"):
         answer = client.post(address, data=b"".join(parts), content_type=content_type)
         assert answer.status_code in (200, 400, 404, 413, 415), answer.get_data(as_text=True)
 

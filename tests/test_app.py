@@ -110,6 +110,114 @@ def test_rank_and_similarity_are_shown(client: FlaskClient) -> None:
     assert "1 · 1.00" in results_page(client)
 
 
+def test_each_match_says_how_many_random_pairs_are_less_alike(client: FlaskClient) -> None:
+    page = results_page(client)
+    assert re.search(r'title="holiday-14.jpg: closer than 99\.9\d % of random pairs"', page)
+    assert re.search(r"1 · 1\.00 · 99\.9\d %", page)
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.99978, "99.97 %"), (1.0, "99.99 %"), (0.99, "99.00 %"), (0.987, "98 %"), (0.0, "0 %")]
+)
+def test_a_share_is_never_rounded_up(share: float, said: str) -> None:
+    assert app_module._share(share) == said
+
+
+def places_of(page: str) -> list[list[int]]:
+    """The places shown in each grid of matches."""
+    grids = re.findall(r'<ol class="matches".*?</ol>', page, re.DOTALL)
+    return [[int(place) for place in re.findall(r'class="rank">(\d+) ·', grid)] for grid in grids]
+
+
+def test_a_page_says_where_the_good_matches_end(
+    client: FlaskClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for good, shown in ((None, [12]), (5, [5, 7]), (12, [12]), (0, [12])):
+        monkeypatch.setattr(service, "good", good)
+        page = page_of(client, "/images/1?k=12")
+        assert [len(places) for places in places_of(page)] == shown
+        assert ("The good matches end here" in page) == (good == 5)
+        assert ("No good match" in page) == (good == 0)
+    # In another order than by similarity the line comes after the last good one.
+    monkeypatch.setattr(service, "good", 1)
+    assert [len(places) for places in places_of(page_of(client, "/images/1?k=12&ranking=kind"))] == [12]
+
+
+def links_of(page: str, label: str) -> dict[str, bool]:
+    """The addresses of a group of choices, and whether each is the one that is shown."""
+    group = re.search(rf'<nav class="choices" aria-label="{label}">.*?</nav>', page, re.DOTALL)
+    assert group is not None
+    return {str(link["href"]): "aria-current" in link for link in Tags(group[0]).named("a")}
+
+
+def test_order_folder_and_label_are_chosen_by_addresses_that_keep_one_another(client: FlaskClient) -> None:
+    page = page_of(client, "/images/3?k=12&ranking=kind&label=beach")
+    orders = links_of(page, "In which order")
+    assert orders == {
+        "/images/3?k=12&label=beach&ranking=plain": False,
+        "/images/3?k=12&label=beach&ranking=kind": True,
+    }
+    assert links_of(page, "Among which images") == {
+        "/images/3?k=12&ranking=kind": False,
+        "/images/3?k=12&folder=photographs&ranking=kind": False,
+        "/images/3?k=12&label=beach&ranking=kind": True,
+    }
+    assert links_of(page, "How many images")["/images/3?k=24&label=beach&ranking=kind"] is False
+    found = [str(link["href"]) for link in Tags(page).named("a") if re.match(r"/images/\d+\?", str(link["href"]))]
+    assert found[-1].endswith("?k=12&label=beach&ranking=kind")
+    kind = re.findall(r'src="/images/(\d+)/thumbnail"', page)
+    assert kind == re.findall(r'src="/images/(\d+)/thumbnail"', page_of(client, "/images/3?k=12&label=beach"))[::-1]
+
+
+def test_a_filter_from_another_page_is_shown_and_can_be_left(client: FlaskClient) -> None:
+    among = links_of(page_of(client, "/images/2?orientation=landscape&min_side=100"), "Among which images")
+    assert among["/images/2?k=24&min_side=100&orientation=landscape"] is True
+    assert among["/images/2?k=24"] is False
+    nothing = page_of(client, "/images/2?folder=elsewhere")
+    assert "Nothing is there to be found among folder elsewhere" in nothing
+
+
+def test_an_upload_keeps_its_order_in_what_it_leads_to(client: FlaskClient, service: FakeService) -> None:
+    page = results_page(client, ranking="kind", k="12")
+    assert 'href="/images/14?k=12&amp;ranking=kind"' in page
+    (chosen,) = [o for o in Tags(page).named("option") if "selected" in o and not str(o["value"]).isdigit()]
+    assert chosen["value"] == "kind"
+
+
+def test_a_service_that_takes_no_pictures_says_why_and_shows_no_form(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, SETTINGS, names=NAMES[:9])
+    service.refusal = "These vectors came from elsewhere."
+    client = create_app(service=service).test_client()
+    for address in ("/", "/images/99", "/nothing"):
+        page = page_of(client, address)
+        assert "These vectors came from elsewhere." in page
+        assert not Tags(page).named("form")
+    assert client.post("/search", data={"file": (io.BytesIO(encoded(picture(1))), "x.jpg")}).status_code == 409
+
+
+def test_an_image_without_a_file_has_a_page_with_its_small_picture(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, SETTINGS, names=NAMES[:2])
+    service.described[0] = replace(service.image(1), has_file=False, width=None, height=None)
+    client = create_app(service=service).test_client()
+    page = page_of(client, "/images/1")
+    assert "came without one" in page
+    assert "/images/1/thumbnail" in page
+    assert "/images/1/original" not in page
+    for kind in ("view", "original"):
+        answer = client.get(f"/images/1/{kind}")
+        assert answer.status_code == 404
+        assert "There is no file" in answer.text
+
+
+def test_where_no_small_picture_is_stored_a_placeholder_is_sent(
+    client: FlaskClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "thumbnail", lambda image_id: None)
+    with client.get("/images/1/thumbnail") as answer:
+        assert (answer.status_code, answer.mimetype) == (200, "image/svg+xml")
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+
+
 def test_an_image_has_a_page_with_what_is_known_of_it_and_its_own_neighbours(client: FlaskClient) -> None:
     page = page_of(client, "/images/1?k=12")
     for known in ("beach.jpg", "640 × 480", "JPEG", "2019-08-03 12:01:00", "photographs", "seashore, coast", "81%"):

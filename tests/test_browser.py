@@ -142,6 +142,20 @@ def test_k_is_taken_from_the_form(page: Page, mine: Path) -> None:
     expect(page.locator("ol.matches li")).to_have_count(12)
 
 
+def test_the_order_is_chosen_and_kept_from_page_to_page(page: Page, mine: Path) -> None:
+    page.get_by_label("first the").select_option("kind")
+    page.get_by_label("Choose a picture").set_input_files(mine)
+    expect(page.get_by_label("first the")).to_have_value("kind")
+    page.locator(FIRST_RESULT).click()
+    expect(page).to_have_url(re.compile("ranking=kind$"))
+    order = page.get_by_label("In which order")
+    expect(order.locator("[aria-current]")).to_have_text("same kind")
+    order.get_by_role("link", name="same picture").click()
+    expect(page).to_have_url(re.compile("ranking=plain$"))
+    page.get_by_label("Among which images").get_by_role("link", name="folder photographs").click()
+    expect(page).to_have_url(re.compile("folder=photographs$"))  # the collection's own order need not be said
+
+
 def test_a_result_opens_its_page_and_back_shows_the_results_again(page: Page, mine: Path) -> None:
     page.get_by_label("Choose a picture").set_input_files(mine)
     page.locator(FIRST_RESULT).click()
@@ -189,7 +203,7 @@ def test_everything_is_reached_by_keyboard(page: Page, mine: Path) -> None:
                 "() => document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
             )
         )
-    assert focused[:5] == ["skip", "brand", "file", "k", "BUTTON"]
+    assert focused == ["skip", "brand", "file", "k", "ranking", "BUTTON"]
     page.get_by_label("Choose a picture").set_input_files(mine)
     expect_own_image_first(page)
     page.locator(FIRST_RESULT).focus()
@@ -202,7 +216,7 @@ def test_no_page_is_wider_than_the_screen(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     beyond = """() => [...document.querySelectorAll("main *")]
         .filter((element) => element.getBoundingClientRect().right > innerWidth + 1).length"""
-    for path in ("/", "/images/3", "/images/5", "/images/10?k=48", "/images/11"):
+    for path in ("/", "/images/3", "/images/5?label=beach&ranking=kind", "/images/10?k=48", "/images/11"):
         page.goto(path)
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, path
         assert page.evaluate(beyond) == 0, path
