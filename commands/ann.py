@@ -62,6 +62,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.pictures and arguments.image_id is not None:
         parser.error(f"name pictures ({arguments.pictures[0]}) or --image-id {arguments.image_id}, not both")
+    if not arguments.self_test and _index_options(arguments):
+        parser.error(
+            f"--{_index_options(arguments)[0].replace('_', '-')} builds the index anew: give it with --self-test"
+        )
     try:
         settings = settings_from_arguments(arguments)
         if arguments.self_test:
@@ -100,7 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-sheet", action="store_true", help="write no contact sheet")
     add("--graph", metavar="PLACE", help="write the nearest images of every image into a file or folder, then stop")
     add("--include-self", action="store_true", help="with --graph: each image is its own first neighbour")
-    add("--self-test", action="store_true", help="print how well the index answers, then stop")
+    add(
+        "--self-test",
+        action="store_true",
+        help="print how well the index answers, then stop; --index, --trees and --search-k build it anew before",
+    )
     add_setting_arguments(parser, SETTINGS)
     return parser
 
@@ -179,14 +187,8 @@ def _answers(
     arguments: argparse.Namespace, service: SearchService, asked: Sequence[_Asked]
 ) -> Iterator[tuple[_Asked, SearchResult | LookalikeError]]:
     """Answer the queries in their order, a few at a time. Raises what is wrong with the options, and so with all of them."""
-    from search.looking import known_id
-
     where, box = _filter(arguments), _box(arguments.box)
-    loaded = service.ready()
-    away = []
-    for path in map(os.fsencode, arguments.unlike):
-        image_id = known_id(loaded, path)
-        away.append(_example(path if image_id is None else image_id, None))
+    away = _unlike(arguments, service)
     for start in range(0, len(asked), PICTURES_AT_ONCE):
         queries: list[Query] = []
         failed: dict[int, LookalikeError] = {}
@@ -200,6 +202,17 @@ def _answers(
                 queries.append(_query(arguments, likes, away, where))
         answers = iter(service.search_many(queries))
         yield from ((query, failed.get(place) or next(answers)) for place, query in enumerate(block))
+
+
+def _unlike(arguments: argparse.Namespace, service: SearchService) -> list[Example]:
+    """Look once at the pictures not to be like. Raises what is wrong with one: without it every answer would be another."""
+    from search import Example
+    from search.looking import look
+
+    seen = look(service.ready(), service.settings, [os.fsencode(path) for path in arguments.unlike])
+    for error in seen.errors.values():
+        raise error
+    return [Example(v if i is None else i) for i, v in zip(seen.ids, seen.vectors, strict=True)]
 
 
 def _example(source: int | bytes, box: Box | None) -> Example:
@@ -414,6 +427,10 @@ def _progress() -> Callable[[int, int], None]:
     return show
 
 
+def _index_options(arguments: argparse.Namespace) -> list[str]:
+    return [name for name in ("index", "trees", "search_k") if getattr(arguments, name) is not None]
+
+
 def _self_test(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the self-test of the published index; with options of an index, build it anew with them first."""
     from img2vec import own_network
@@ -421,7 +438,7 @@ def _self_test(arguments: argparse.Namespace, settings: Settings) -> int:
     from store import open_store, open_writer
 
     open_store(settings.rsc_files).close()  # a writer would make a collection where there is none
-    if any(value is not None for value in (arguments.index, arguments.trees, arguments.search_k)):
+    if _index_options(arguments):
         with open_writer(settings.rsc_files, command="ann.py --self-test") as writer:
             network = own_network(writer)
             if network is not None:

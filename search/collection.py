@@ -35,19 +35,18 @@ from errors import (
     ImageNotFoundError,
     LookalikeError,
     QueryError,
-    RequestError,
 )
-from images import find_images
-from img2vec import Failure, Job, index_images
+from img2vec import Failure
 from indexes.index import DECIMALS, check_reach
 from pipeline import show_path
 from publishing import publish
+from search.adding import add_images
 from search.given import Images, Source, sources
 from search.looking import Looked, find_record, look
 from search.queries import combined
 from search.rows import Rows, make_rows
 from search.service import Loaded, SearchService
-from store import Filter, open_store, open_writer
+from store import Filter, Store, open_store, open_writer
 from store.copying import copy_collection
 from tables import whole_folder
 from vectors import Vectors
@@ -217,7 +216,7 @@ class Collection:
         Raises `RequestError` for a path that matches nothing, `QueryError` for what is no image, `CollectionLockedError`,
         `NoNetworkError` for pictures where vectors came from elsewhere, and other `LookalikeError`s that concern all of it.
         """
-        return _add(self.settings, images, names, labels)
+        return add_images(self.settings, images, names, labels)
 
     def remove(self, images: Images) -> None:
         """Take images of the collection out of it, by ids, paths, names or records. Files are never touched.
@@ -274,43 +273,22 @@ def create_collection(
     """
     temporary = tempfile.TemporaryDirectory(prefix="lookalike-") if folder is None else None
     where = Path(folder if folder is not None else os.path.join(temporary.name, "rsc_files") if temporary else "")
-    if (where / "catalog.sqlite").exists():
+    if Store(where).current_stamp() is not None:
         raise CollectionError(
             f"There is a collection in {where} already: open_collection({str(where)!r}).add(…) adds to it."
         )
     chosen = replace(load_settings() if settings is None else settings, rsc_files=where)
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
-    _add(chosen, images, names, labels)
+    try:
+        add_images(chosen, images, names, labels)
+        if Store(where).current_stamp() is None:
+            raise QueryError("There is no image to make a collection of.")
+    except BaseException:
+        if temporary is not None:
+            temporary.cleanup()
+        raise
     return Collection(chosen, temporary)
-
-
-def _add(
-    settings: Settings, images: Images, names: Iterable[str] | None, labels: Iterable[str] | None
-) -> list[Failure]:
-    given, _ = sources(images)
-    patterns = [source for source in given if isinstance(source, bytes)]
-    if any(isinstance(source, int) for source in given):
-        raise QueryError("An image id names an image that is in a collection already: it cannot be added.")
-    failures = []
-    if patterns:
-        if len(patterns) < len(given) or names is not None or labels is not None:
-            raise QueryError(
-                "Files are called by their paths and labelled by their folders: add them apart, without names or labels."
-            )
-        failures = _add_files(settings, patterns)
-    for failure in failures:
-        logger.warning("%s could not become an image: %s", failure.path, failure.reason)
-    return failures
-
-
-def _add_files(settings: Settings, patterns: list[bytes]) -> list[Failure]:
-    found = find_images(patterns, exclude=[settings.rsc_files])
-    if found.unmatched or found.unreadable:
-        listed = ", ".join(show_path(os.fsencode(path)) for path in found.unmatched + found.unreadable)
-        raise RequestError(f"Nothing that can be read matches {listed}. Nothing was added.")
-    report = index_images(Job(settings, found.paths, on_note=logger.warning))
-    return [failure for failure in report.failures if os.fsencode(failure.path) in set(found.paths)]
 
 
 def _record_id(loaded: Loaded, source: Source) -> int:

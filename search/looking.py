@@ -141,14 +141,19 @@ def _picture(loaded: Loaded, settings: Settings, source: Source) -> Image.Image:
 
 def upright(picture: Source) -> Image.Image:
     """Return a PIL image or uint8 (h, w), (h, w, 1, 3 or 4) as upright RGB over white. Raises `DamagedImageError`."""
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(np.ascontiguousarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture))
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"{picture!r:.80} is no picture held in memory")
+    check_decodes(picture)
+    return to_rgb(ImageOps.exif_transpose(picture))
+
+
+def check_decodes(picture: Image.Image) -> None:
+    """Read the pixels of a file that Pillow opened, which it does as late as it can. Raises `DamagedImageError`."""
     try:
-        if isinstance(picture, np.ndarray):
-            picture = Image.fromarray(np.ascontiguousarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture))
-        if not isinstance(picture, Image.Image):
-            raise TypeError(f"it is {picture!r:.80}")
-        return to_rgb(ImageOps.exif_transpose(picture))
+        picture.load()
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError) as error:
-        # One that Pillow opened is decoded only now.
         raise DamagedImageError(f"The picture {picture!r:.80} cannot be decoded: {error}.") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from errors import (
     ExportError,
     ImageError,
     ImageNotFoundError,
+    LookalikeError,
+    NoNetworkError,
     QueryError,
     RequestError,
 )
@@ -31,6 +34,12 @@ from tests.fake_backbone import FakeBackbone
 
 def pixels(number: int, size: tuple[int, int] = (60, 80)) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def png(picture: npt.NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
 
 
 def make_photos(folder: Path) -> Path:
@@ -323,7 +332,7 @@ def test_adding_what_is_not_there_is_said(collection: Collection, photos: Path) 
         collection.add([photos, photos / "nothing*"])
     with pytest.raises(QueryError, match="id"):
         collection.add(1)
-    with pytest.raises(QueryError, match="apart"):
+    with pytest.raises(QueryError, match="labelled by its folder"):
         collection.add(photos, labels=["x"])
 
 
@@ -362,3 +371,65 @@ def test_a_folder_holds_one_collection(collection: Collection, photos: Path) -> 
         create_collection(str(photos), collection.folder)
     with pytest.raises(CollectionMissingError):
         open_collection(photos)
+
+
+# Without files.
+
+
+def test_pictures_held_in_memory_make_a_collection(tmp_path: Path) -> None:
+    given: list[Any] = [Image.fromarray(pixels(0)), pixels(1), pixels(2)[:, :, 0]]
+    with create_collection(given, labels=["a", "b", "c"], backbone="efficientnet_lite0") as made:
+        assert made.images()["name"].tolist() == ["image-1", "image-2", "image-3"]
+        assert made.images(Filter(label="b"))["name"].tolist() == ["image-2"]
+        assert made.query(pixels(1), k=1)["reference_label"].tolist() == ["image-2"]
+        assert made.query("image-2", k=1).tolist() == [("image-2", "image-2", 0.0, 1)]
+        made.remove("image-1")
+        assert made.add(np.stack([pixels(4), pixels(5)])) == []
+        assert made.images()["name"].tolist() == ["image-2", "image-3", "image-4", "image-5"]
+        (tmp_path / "cut.png").write_bytes(png(pixels(6))[:500])
+        failures = made.add([Image.open(tmp_path / "cut.png"), pixels(6)], names=["cut", "whole"])
+        assert [failure.path for failure in failures] == ["cut"]
+        assert made.images()["name"].tolist()[-1] == "whole"
+        assert made.query(pixels(6), k=1)["reference_label"].tolist() == ["whole"]
+
+
+def test_vectors_alone_make_a_collection_that_looks_at_no_picture(loaded: list[FakeBackbone]) -> None:
+    before = list(loaded)
+    vectors = np.random.default_rng(1).normal(size=(6, 5))
+    vectors[3, 2] = np.nan
+    with create_collection(vectors, names=list("abcdef")) as made:
+        assert made.images()["name"].tolist() == list("abcef")
+        distances = brute_force(made._service.ready().snapshot, vectors[0], "cosine")
+        assert np.sort(distances) == pytest.approx(made.query(vectors[0], None)["distance"], abs=1e-3)
+        assert made.query("a", k=1).tolist() == [("a", "a", 0.0, 1)]
+        assert made.add(vectors[:2] + 10, names=["g", "h"]) == []
+        assert [failure.path for failure in made.add(vectors[3], names=["nan"])] == ["nan"]
+        assert len(made) == 7
+        with pytest.raises(NoNetworkError, match="elsewhere"):
+            made.query(pixels(1))
+        with pytest.raises(NoNetworkError, match="elsewhere"):
+            made.add(pixels(1))
+        with pytest.raises(QueryError, match="4 numbers"):
+            made.query(np.ones(4))
+        with pytest.raises(LookalikeError, match="4"):
+            made.add(np.ones((2, 4)))
+    assert loaded == before
+
+
+@pytest.mark.parametrize(
+    ("images", "more", "said"),
+    [
+        ([], {}, "no image"),
+        ([np.ones(3), np.ones(4)], {}, "3 and 4 numbers"),
+        ([np.ones(3), pixels(1)], {}, "pictures and vectors"),
+        ([np.ones(3)], {"names": ["a", "b"]}, "1 images, but 2 names"),
+        ([1], {}, "id"),
+    ],
+)
+def test_what_cannot_make_a_collection_is_said_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: list[Any], more: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(QueryError, match=said):
+        create_collection(images, **more)
+    assert list(tmp_path.iterdir()) == []
