@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.progress import show_progress
 from config import Settings, add_setting_arguments, settings_from_arguments
 from errors import EmptyCollectionError, LookalikeError, NotAnImageError, QueryError, SettingsError, UnreadableFileError
 
@@ -73,6 +74,9 @@ def main(argv: Sequence[str]) -> int:
         return _graph(arguments, settings) if arguments.graph else _search(arguments, settings)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `… | head` has seen enough; without this Python complains again when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except LookalikeError as error:
         print(f"ann.py: {error}", file=sys.stderr)
         return 1
@@ -403,28 +407,11 @@ def _graph(arguments: argparse.Namespace, settings: Settings) -> int:
             radius=arguments.radius,
             metric=arguments.metric,
             include_self_edges=arguments.include_self,
-            on_progress=_progress(),
+            on_progress=show_progress("images"),
         )
         count = export_graph(loaded.store, edges, target, file_format)
     print(f"{count:,} edges of {len(loaded.snapshot):,} images are in {target}.")
     return 0
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Return what shows a bar on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda done, total: None
-    from tqdm import tqdm
-
-    bar = tqdm(unit=" images", file=sys.stderr, dynamic_ncols=True)
-
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return show
 
 
 def _index_options(arguments: argparse.Namespace) -> list[str]:
