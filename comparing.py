@@ -26,6 +26,7 @@ from reducing import published_vectors, training_vectors
 from store import Snapshot, Store
 from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, unit_vectors
 
+KINDS: tuple[Kind, ...] = ("autoencoder", "pca")
 DIMS = (32, 64, 128, 256, 512)
 K = 10
 CANDIDATES = (10, 20, 30, 50, 100, 200, 500, 1_000)
@@ -93,7 +94,7 @@ def compare(store: Store, settings: Settings, *, on_progress: Callable[[str], No
     given = _measured(store, snapshot, settings)
     lines = [_line("full", None, 0.0, given)]
     training = training_vectors(snapshot, ReducerOptions().seed)
-    for kind in ("autoencoder", "pca"):
+    for kind in KINDS:
         for dim in DIMS:
             if dim < min(snapshot.dim, 0.9 * len(training)):
                 on_progress(f"{kind}, {dim} numbers")

@@ -263,6 +263,9 @@ def _run_child(task: str, stop: threading.Event) -> tuple[int, str, str]:
             except subprocess.TimeoutExpired:
                 if stop.is_set():
                     child.kill()
+            except KeyboardInterrupt:  # its session is its own: nobody else would end it
+                child.kill()
+                raise
 
 
 def build_here(task_json: str) -> None:

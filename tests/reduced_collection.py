@@ -40,7 +40,7 @@ def add_vectors(
         publish(writer, KEY, settings)
 
 
-def collection_at(folder: Path, count: int = 1_200, *, labelled: bool = True) -> Settings:
+def collection_at(folder: Path, count: int, *, labelled: bool = True) -> Settings:
     """Make a collection of `group_vectors` in `folder`, labelled by their groups, and return its settings."""
     settings = Settings(rsc_files=folder)
     labels = [str(number // -(-count // 12)) for number in range(count)] if labelled else None
