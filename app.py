@@ -13,7 +13,7 @@ import math
 import os
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from hashlib import blake2b
 from io import BytesIO
@@ -283,8 +283,16 @@ def image(image_id: str) -> str:
     """Show one image of the catalog, what is known of it, and its nearest images."""
     fields = api.request_fields()
     shown = api.service().image(api.image_id_of_path(image_id))
-    answer = api.ask(fields, (Example(shown.image_id, api.wanted_box(fields)),))
-    return render_template("image.html", image=shown, among=_among(shown, answer.query.where), **_results(answer))
+    box = api.wanted_box(fields)
+    answer = api.ask(fields, (Example(shown.image_id, box),))
+    return render_template(
+        "image.html",
+        image=shown,
+        box=box,
+        box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
+        among=_among(shown, answer.query.where),
+        **_results(answer),
+    )
 
 
 @pages.get("/healthz")

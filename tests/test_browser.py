@@ -156,6 +156,38 @@ def test_the_order_is_chosen_and_kept_from_page_to_page(page: Page, mine: Path) 
     expect(page).to_have_url(re.compile("folder=photographs$"))  # the collection's own order need not be said
 
 
+def test_a_part_of_an_image_is_drawn_and_searched_with(page: Page) -> None:
+    page.goto("/images/14?k=12")
+    page.get_by_role("button", name="Search with a part of it").click()
+    edges = page.locator(".frame svg").bounding_box()
+    assert edges is not None
+    page.mouse.move(edges["x"] + edges["width"] * 0.75, edges["y"] + edges["height"] * 0.75)
+    page.mouse.down()
+    page.mouse.move(edges["x"] + edges["width"] * 0.25, edges["y"] + edges["height"] * 0.5)
+    page.mouse.up()
+    expect(page).to_have_url(
+        re.compile(r"/images/14[?]k=12&box=0[.]25\d*%2C0[.](5|49)\d*%2C0[.](75|74)\d*%2C0[.](75|74)")
+    )
+    expect(page.get_by_role("heading", level=2)).to_contain_text("nearest to this part of it")
+    assert page.locator(".frame rect").evaluate("r => r.width.baseVal.value") == pytest.approx(0.5, abs=0.01)
+    order = page.get_by_label("In which order")
+    order.get_by_role("link", name="same kind").click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text("nearest to this part of it")
+    page.get_by_role("link", name="Search with all of it").click()
+    expect(page).to_have_url(re.compile("/images/14[?]k=12&ranking=kind$"))
+
+
+def test_a_slip_of_the_pointer_is_no_box_and_drawing_can_be_left(page: Page) -> None:
+    page.goto("/images/14")
+    button = page.locator("[data-draw]")
+    button.click()
+    page.locator(".frame svg").click()
+    expect(page).to_have_url(re.compile("/images/14$"))
+    page.keyboard.press("Escape")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    page.locator("a.full").click(trial=True)  # nothing lies over the link any more
+
+
 def test_a_result_opens_its_page_and_back_shows_the_results_again(page: Page, mine: Path) -> None:
     page.get_by_label("Choose a picture").set_input_files(mine)
     page.locator(FIRST_RESULT).click()
