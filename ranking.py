@@ -133,19 +133,21 @@ def build_kind_ranking(
     snapshot: Snapshot,
     folder: Path,
     *,
-    labels: Sequence[str | None] | None = None,
+    labels: Sequence[str | None] = (),
+    matches: float | None = None,
     previous: tuple[Path, Mapping[str, Any]] | None = None,
     stop: threading.Event | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write the averages of all images of `snapshot` into a generation's `folder`; return what its manifest says, JSON-able.
 
-    `labels`, those of the images in the order of the snapshot, decide which order is the default. `previous` (folder and
+    `labels`, those of the images in the order of the snapshot, decide which order is the default; where they say nothing, it is
+    `matches`, how many good matches the median image has (`Calibration.matches`). `previous` (folder and
     manifest of the last generation's ranking) is carried over when few images changed since: `load_kind_ranking` averages the
     new ones. When `stop` is set, nothing new is made and pages are in plain order. `on_progress` gets images done and in all.
     Memory is bounded: at most `REFERENCE_ROWS` vectors of the small space (102 MB) and some blocks.
     """
-    default, reason = choose_default(snapshot, labels)
+    default, reason = choose_default(len(snapshot), labels, matches)
     if len(snapshot) < LEAST_IMAGES:
         return asdict(RankingManifest(default, reason))
     if previous is not None and _still_good(snapshot, *previous):
@@ -163,17 +165,18 @@ def build_kind_ranking(
     return asdict(RankingManifest(default, reason, len(snapshot), space.basis.shape[1], snapshot.file))
 
 
-def choose_default(snapshot: Snapshot, labels: Sequence[str | None] | None) -> tuple[str, str]:
-    """Return which order is a collection's default, kind or plain, and why."""
-    if len(snapshot) < LEAST_IMAGES:
+def choose_default(count: int, labels: Sequence[str | None], matches: float | None) -> tuple[str, str]:
+    """Return which order is the default of a collection of `count` images, kind or plain, and why."""
+    if count < LEAST_IMAGES:
         return "plain", f"fewer than {LEAST_IMAGES} images: too few to average each with those like it"
-    size = group_size(labels or ())
-    if size is not None and size <= SMALL_GROUP:
-        return (
-            "plain",
-            f"half of the images are in groups (folders, labels) of at most {size}: averages would blur them",
-        )
-    return "kind", "" if size is None else f"half of the images are in groups (folders, labels) of at least {size:,}"
+    size, words = group_size(labels), "by folder or label, half of the images are in groups of {} or {}"
+    if size is None and matches is not None:
+        size, words = int(matches) + 1, "half of the images have, themselves counted, {} or {} that are like them"
+    if size is None:
+        return "kind", "nothing is known of groups"
+    if size <= SMALL_GROUP:
+        return "plain", words.format(size, "fewer") + ": averages would blur such small groups"
+    return "kind", words.format(f"{size:,}", "more")
 
 
 def group_size(labels: Sequence[str | None]) -> int | None:
