@@ -1,7 +1,8 @@
 """The offline job: files -> vectors -> store -> index.
 
-Owns which files need work (size and time, then SHA-256), what is remembered of each, and the report. Does not own the threads
-(`pipeline`), decoding (`images`), networks (`backbones`), disk formats (`store`) or the index (`ann`).
+Owns which files need work (size and time, then SHA-256), what is remembered of each, and the report. Does not own the choice of
+a network (`networks`), the threads (`pipeline`), decoding (`images`), networks themselves (`backbones`), disk formats (`store`)
+or the index (`ann`).
 
     python img2vec.py "mirflickr/*"
 """
@@ -19,25 +20,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backbones import BACKBONES, Backbone, NetworkId, Outputs, find_network, load_backbone
+from backbones import BACKBONES, Backbone, Outputs, load_backbone
 from config import Settings
 from errors import (
-    CollectionMismatchError,
-    DamagedCollectionError,
     DamagedImageError,
     DiskFullError,
     ImageLimitError,
     NoNetworkError,
     UnreadableFileError,
-    WeightsUnavailableError,
 )
 from images import Limits
+from networks import choose_network, vectors_manifest
 from pipeline import File, Pipeline, Reader, Seen, failed, folder_name, same_contents, show_path
 from publishing import publish
-from store import IMPORTED_BACKBONE, Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
+from store import IMPORTED_BACKBONE, Batch, Record, StoreWriter, open_writer
 
-DEFAULT_BACKBONE = "inception_v3"
-OFFLINE_BACKBONE = "efficientnet_lite0"
 COMMIT_IMAGES = 64
 COMMIT_SECONDS = 2.0
 LABELS_KEPT = 5
@@ -134,103 +131,6 @@ def index_images(job: Job) -> Report:
         working = report.seconds - report.loading_seconds - report.index_seconds
         report.images_per_second = round(report.vectorised / working, 1) if working > 0 else 0.0
     return report
-
-
-def choose_network(settings: Settings, store: StoreWriter, note: Callable[[str], None]) -> NetworkId:
-    """Return the network to use: the one asked for, else the collection's own, else Inception v3, else what works offline.
-
-    Raises `WeightsUnavailableError` for a network asked for by name, `CollectionMismatchError` when the weights found are not
-    those that made the collection.
-    """
-    try:
-        own = own_network(store)
-    except DamagedCollectionError:
-        if settings.backbone is None:
-            raise
-        own = None
-    if settings.backbone == IMPORTED_BACKBONE:
-        return _imported_network(store)
-    if settings.backbone is not None:
-        network = find_network(settings.backbone, layer=settings.layer, weights=settings.weights)
-        if own is not None and own.key != network.key:
-            note(
-                f"The collection was searched by vectors of {own.key}; --backbone {settings.backbone} makes vectors of "
-                f"{network.key} for every image of it. The old vectors are kept: `python img2vec.py --backbone "
-                f"{own.backbone} --layer {own.layer}` switches back."
-            )
-        return network
-    if own is not None:
-        return _keep_network(settings, own)
-    if settings.weights is not None or settings.layer is not None:
-        return find_network(DEFAULT_BACKBONE, layer=settings.layer, weights=settings.weights)
-    try:
-        return find_network(DEFAULT_BACKBONE)
-    except WeightsUnavailableError as error:
-        note(
-            f"{error} Going on with {OFFLINE_BACKBONE}, whose weights are installed: the collection will be made with it."
-        )
-        return find_network(OFFLINE_BACKBONE)
-
-
-def _imported_network(store: StoreWriter) -> NetworkId:
-    for key in store.vector_keys():
-        if store.manifest(key).is_imported:
-            return _network(store.manifest(key))
-    raise CollectionMismatchError("No vectors were imported into this collection, so it cannot be searched by them.")
-
-
-def own_network(store: StoreWriter) -> NetworkId | None:
-    """Return the network that made the vectors which the collection is searched by, or None before the first run."""
-    generation = store.last_generation()
-    # Without a generation (a first job that was killed, index/ deleted) it is the network that was last written with.
-    key = store.meta("vectors_key") if generation is None else generation.manifest["vectors_key"]
-    return None if key is None else _network(store.manifest(key))
-
-
-def network_of(store: Store, generation: Generation) -> NetworkId:
-    """Return the network that made the vectors which `generation` was computed from."""
-    return _network(store.manifest(generation.manifest["vectors_key"]))
-
-
-def _network(manifest: VectorsManifest) -> NetworkId:
-    return NetworkId(manifest.backbone, manifest.layer, manifest.weights_sha256)
-
-
-def vectors_manifest(network: NetworkId) -> VectorsManifest:
-    """Return the manifest of vectors that `network`, which is one of `BACKBONES`, makes here."""
-    row = BACKBONES[network.backbone]
-    height, width = row.input_size
-    return VectorsManifest(
-        key=network.key,
-        backbone=network.backbone,
-        layer=network.layer,
-        weights_sha256=network.weights_sha256,
-        dim=row.layers[network.layer],
-        preprocessing=f"upright RGB over white, squeezed to {width}x{height}, {row.resample}",
-    )
-
-
-def _keep_network(settings: Settings, own: NetworkId) -> NetworkId:
-    if settings.weights is not None or settings.layer is not None:
-        given = find_network(own.backbone, layer=settings.layer or own.layer, weights=settings.weights)
-        check_same_network(own, given)
-    return own
-
-
-def check_same_network(own: NetworkId, given: NetworkId) -> None:
-    """Raise `CollectionMismatchError`, naming both, unless `given` is the network that made the collection's vectors."""
-    if own.key != given.key:
-        asked = f"{given.backbone}, layer {given.layer}, weights {given.weights_sha256[:12]}"
-        raise mismatch(own, asked, f"--backbone {given.backbone} --layer {given.layer}")
-
-
-def mismatch(own: NetworkId, asked: str, options: str) -> CollectionMismatchError:
-    """Return the error that names the network of the collection and the one that was asked for."""
-    return CollectionMismatchError(
-        f"The collection holds vectors of {own.backbone}, layer {own.layer}, weights {own.weights_sha256[:12]}; asked for is "
-        f"{asked}. Vectors of different networks cannot be compared. Leave the choice out to use the collection's own, or "
-        f"make the other vectors beside them: python img2vec.py {options}"
-    )
 
 
 class _Indexing:

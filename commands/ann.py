@@ -420,7 +420,7 @@ def _index_options(arguments: argparse.Namespace) -> list[str]:
 
 def _self_test(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the self-test of the published index; with options of an index, build it anew with them first."""
-    from img2vec import own_network
+    from networks import own_network
     from publishing import publish
     from store import open_store, open_writer
 

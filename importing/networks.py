@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from backbones import BACKBONES, NetworkId
 from errors import CollectionMismatchError
-from img2vec import own_network
 from importing.files import ArrayVectors, VectorsSource
+from networks import own_network
 from store import IMPORTED_BACKBONE, StoreWriter, VectorsManifest
 
 MAX_LAYER_SIGNS = 60

@@ -19,9 +19,10 @@ from backbones import Backbone
 from errors import QueryError
 from images import make_thumbnail, network_input
 from images.pixels import to_rgb
-from img2vec import Failure, best_classes, check_same_network, own_network, vectors_manifest
+from img2vec import Failure, best_classes
 from importing.files import BLOCK, checked, unusable
 from importing.names import as_path, unique_names
+from networks import check_same_network, own_network, vectors_manifest
 from pipeline import File, folder_name
 from store import Batch, Record, StoreWriter, VectorsManifest
 

@@ -17,8 +17,9 @@ from PIL import Image
 from config import Settings
 from errors import DamagedImageError, NoNetworkError, QueryError, RequestError
 from images import find_images
-from img2vec import Failure, Job, choose_network, index_images, vectors_manifest
+from img2vec import Failure, Job, index_images
 from importing import add_pictures, add_vectors, begin_imported
+from networks import choose_network, vectors_manifest
 from pipeline import show_path
 from publishing import publish
 from search.embedding import REFUSAL, Embedder

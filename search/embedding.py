@@ -17,7 +17,7 @@ from backbones import Backbone, NetworkId, check_layer, find_network, find_row, 
 from config import Settings
 from errors import NoNetworkError
 from images import network_input
-from img2vec import check_same_network, mismatch
+from networks import check_same_network, mismatch
 from store import VectorsManifest
 from vectors import Vectors
 

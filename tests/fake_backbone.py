@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import img2vec
+import networks
 from backbones import BACKBONES, NetworkId, Outputs
 from errors import WeightsUnavailableError
 from search import embedding
@@ -54,7 +55,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackbone]:
         loaded.append(FakeBackbone(network))
         return loaded[-1]
 
-    for module in (img2vec, embedding):
+    for module in (networks, embedding):
         monkeypatch.setattr(module, "find_network", find)
+    for module in (img2vec, embedding):
         monkeypatch.setattr(module, "load_backbone", load)
     return loaded

@@ -20,7 +20,8 @@ from ann import Index
 from config import Settings
 from errors import CollectionMismatchError, DiskFullError, WeightsUnavailableError
 from images import find_images
-from img2vec import Job, Report, check_same_network, index_images
+from img2vec import Job, Report, index_images
+from networks import check_same_network
 from store import open_store
 from store.writer import StoreWriter
 from tests import fake_backbone

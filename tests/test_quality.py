@@ -12,7 +12,8 @@ from backbones import load_backbone
 from benchmarks.quality import precision_and_map
 from config import Settings
 from images import Limits, decode_image, find_images, network_input
-from img2vec import Job, index_images, network_of
+from img2vec import Job, index_images
+from networks import network_of
 from store import Store, open_store
 from vectors import unit_vectors
 
