@@ -18,6 +18,8 @@ from typing import Any
 
 from ann import Index, IndexManifest, IndexOptions, Reduction, build_index, is_complete, load_index
 from config import Settings
+from ranking import STOPPED, build_kind_ranking
+from ranking import is_complete as ranking_is_complete
 from store import Generation, Snapshot, Store, StoreWriter
 
 REDUCER_FILE = "reducer.npz"
@@ -55,26 +57,40 @@ def publish(
         if reduction is None
         else {"kind": _kind(reducer_file), "name": reduction.name, "dim": reduction.dim},
     }
-    previous = None
-    if current is not None and current.manifest["vectors_key"] == key:
-        if _says_the_same(current, manifest, snapshot, options):
-            return current.manifest
-        previous = (current.folder, IndexManifest(**current.manifest["index"]))
+    before = current if current is not None and current.manifest["vectors_key"] == key else None
+    if before is not None and _says_the_same(before, manifest, snapshot, options):
+        return before.manifest
     with writer.new_generation(manifest) as folder:
         if reducer_file is not None:
             _link(reducer_file, folder / REDUCER_FILE)
+        previous = None if before is None else (before.folder, IndexManifest(**before.manifest["index"]))
         index = build_index(snapshot, folder, options, reduction=reduction, previous=previous, stop=stop)
         manifest["index"] = asdict(index)
+        manifest["ranking"] = _build_ranking(writer, snapshot, folder, before, stop)
         manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return manifest
 
 
+def _build_ranking(
+    writer: StoreWriter, snapshot: Snapshot, folder: Path, before: Generation | None, stop: threading.Event
+) -> dict[str, Any]:
+    """Make the averages that pages are ordered by; those of the generation `before` are carried over where they are true."""
+    labels = {record.image_id: record.label for record in writer.all_records()}
+    ranking = None if before is None else before.manifest.get("ranking")
+    previous = None if before is None or ranking is None else (before.folder, ranking)
+    in_order = [labels.get(image_id) for image_id in snapshot.ids.tolist()]
+    return build_kind_ranking(snapshot, folder, labels=in_order, previous=previous, stop=stop)
+
+
 def _says_the_same(current: Generation, manifest: Mapping[str, Any], snapshot: Snapshot, options: IndexOptions) -> bool:
-    index = IndexManifest(**current.manifest["index"])
-    same = manifest.items() <= {"reducer": None, **current.manifest}.items() and index.vectors_file == snapshot.file
+    """Tell whether a generation holds all that would be computed now. One of an older version lacks parts."""
+    index, ranking = IndexManifest(**current.manifest["index"]), current.manifest.get("ranking")
+    if index.vectors_file != snapshot.file or index.options != asdict(options) or ranking is None:
+        return False
     # A build that failed is tried again; one that failed its self-test would only fail it again.
-    settled = not index.reason or index.self_test is not None
-    return same and settled and index.options == asdict(options) and is_complete(current.folder, index)
+    settled = (not index.reason or index.self_test is not None) and ranking["reason"] != STOPPED
+    complete = is_complete(current.folder, index) and ranking_is_complete(current.folder, ranking)
+    return settled and complete and manifest.items() <= {"reducer": None, **current.manifest}.items()
 
 
 def reducer_path(folder: Path, key: str, kind: str) -> Path:

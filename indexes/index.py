@@ -186,8 +186,9 @@ class Index:
         """Return the places in the snapshot of those `allowed` ids that have a vector."""
         if not len(self.snapshot):
             return np.empty(0, dtype=np.int64)
-        places: Ids = np.minimum(np.searchsorted(self.snapshot.ids, allowed), len(self.snapshot) - 1).astype(np.int64)
-        return places[self.snapshot.ids[places] == allowed]
+        places = np.minimum(np.searchsorted(self.snapshot.ids, allowed), len(self.snapshot) - 1)
+        there: npt.NDArray[np.bool_] = self.snapshot.ids[places] == allowed
+        return places[there].astype(np.int64)
 
     def _scans_everything(self, places: Ids | None, wanted: int) -> bool:
         if self._candidates is None:
