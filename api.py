@@ -424,11 +424,12 @@ def search() -> Response:
 def search_batch() -> Response:
     """Answer many queries, each `file` and each image id one of its own, as rows; those that cannot be answered are named beside.
 
-    Everything else in the request holds for all of them, and is an error of the request when it makes no sense.
+    Everything else in the request holds for all of them, and is an error of the request when it makes no sense. Rows are in
+    order of distance unless another ranking is asked for.
     """
     fields = request_fields()
     asked = _batch(fields)
-    usual = wanted_query(fields, (Example(0),))
+    usual = wanted_query({"ranking": ["plain"], **fields}, (Example(0),))
     good = {n: replace(usual, like=(example,)) for n, (_, example) in enumerate(asked) if isinstance(example, Example)}
     answers = dict(zip(good, service().search_many(list(good.values())), strict=True))
     rows: list[dict[str, object]] = []

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ann import Index, IndexManifest
+from ann import Index, IndexManifest, Neighbours
 from backbones import class_names
+from calibration import Calibration
 from config import Settings
 from errors import (
     CollectionMissingError,
@@ -30,6 +31,7 @@ from errors import (
 )
 from images import Limits, decode_image, make_thumbnail
 from publishing import open_index
+from ranking import PLAIN_PLACES, KindRanking, load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
 from search.embedding import Embedder
 from search.queries import Example, Query, RankingName, combined
@@ -51,6 +53,15 @@ class Loaded:
     snapshot: Snapshot
     index: Index
     embedder: Embedder
+    kind: KindRanking | None
+    calibration: Calibration | None
+
+    @property
+    def rankings(self) -> tuple[RankingName, ...]:
+        """Return the orders that answers can have, the collection's own first."""
+        if self.kind is None:
+            return ("plain",)
+        return ("kind", "plain") if self.kind.default == "kind" else ("plain", "kind")
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,12 @@ class SearchService:
             embedder.load()
         manifest = IndexManifest(**generation.manifest["index"])
         index = open_index(store, generation)
-        return Loaded(stamp, generation.number, vectors, manifest, store, index.snapshot, index, embedder)
+        kind = load_kind_ranking(index.snapshot, generation.folder, generation.manifest.get("ranking"))
+        measured = generation.manifest.get("calibration")
+        calibration = None if measured is None else Calibration(**measured)
+        return Loaded(
+            stamp, generation.number, vectors, manifest, store, index.snapshot, index, embedder, kind, calibration
+        )
 
     def _opened_store(self) -> Store:
         """Return the store of what was loaded before, unless the collection was made anew since: its files are others then."""
@@ -163,7 +179,7 @@ class SearchService:
             index=loaded.manifest.kind,
             recall=None if test is None else test["recall"],
             generation=loaded.number,
-            rankings=self.rankings,
+            rankings=loaded.rankings,
         )
 
     @property
@@ -175,7 +191,7 @@ class SearchService:
     @property
     def rankings(self) -> tuple[RankingName, ...]:
         """Return the orders that a page can have, the collection's own first. Never raises."""
-        return ("plain",)
+        return ("plain",) if self._loaded is None else self._loaded.rankings
 
     # Searching.
 
@@ -209,9 +225,12 @@ class SearchService:
         if query.where is not None and query.where not in kept:
             kept[query.where] = self.matching(loaded, query.where)
         allowed = None if query.where is None else kept[query.where]
-        matches = self._matches(loaded, query, vector, allowed)
+        ranking = _ranking(loaded, query)
+        matches = self._matches(loaded, query, _nearest(loaded, query, ranking, vector, allowed), vector)
         shown = likes[0] if len(likes) == 1 else _Seen(vector)
-        return SearchResult(matches, "plain", query.metric, None, shown.width, shown.height, shown.thumbnail)
+        return SearchResult(
+            matches, ranking, query.metric, _good(loaded, matches), shown.width, shown.height, shown.thumbnail
+        )
 
     def matching(self, loaded: Loaded, where: Filter) -> Ids:
         """Return the ids of the images that `where` keeps, ascending, int64 (n,)."""
@@ -219,24 +238,22 @@ class SearchService:
         classes = [number for number, name in enumerate(class_names()) if wanted in name.casefold()]
         return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=classes)
 
-    def _matches(self, loaded: Loaded, query: Query, vector: Vectors, allowed: Ids | None) -> list[Match]:
-        out = query.image_ids
-        k = None if query.k is None else query.k + len(out)
-        neighbours = loaded.index.query(vector, k, radius=query.radius, metric=query.metric, allowed=allowed)
-        found = [(image_id, distance) for image_id, distance in neighbours.of(0) if image_id not in out][: query.k]
-        ids = np.array([[image_id for image_id, _ in found]], dtype=np.int64)
-        cosines = (1 - loaded.index.measure(vector, ids))[0].tolist()
-        infos = self._infos(loaded, ids[0].tolist())
-        # An image taken out since the snapshot has no record any more: it is never returned.
-        present = [
-            (infos[image_id], distance, cosine)
-            for (image_id, distance), cosine in zip(found, cosines, strict=True)
-            if image_id in infos
-        ]
-        return [
-            Match(rank, round(cosine, 6), round(distance, 6), None, info)
-            for rank, (info, distance, cosine) in enumerate(present, start=1)
-        ]
+    def _matches(self, loaded: Loaded, query: Query, found: list[tuple[int, float]], vector: Vectors) -> list[Match]:
+        """Return the matches for image ids and their distances, in their order, with what the catalog knows."""
+        ids = [image_id for image_id, _ in found]
+        distances = [distance for _, distance in found]
+        cosine_distances = distances
+        if query.metric != "cosine":
+            cosine_distances = loaded.index.measure(vector, np.array([ids], dtype=np.int64))[0].tolist()
+        infos = self._infos(loaded, ids)
+        matches: list[Match] = []
+        for image_id, distance, cosine_distance in zip(ids, distances, cosine_distances, strict=True):
+            if image_id not in infos:
+                continue  # taken out since the snapshot: it has no record any more and is never returned
+            similarity = round(1 - cosine_distance, 6)
+            share = None if loaded.calibration is None else loaded.calibration.share_closer(similarity)
+            matches.append(Match(len(matches) + 1, similarity, round(distance, 6), share, infos[image_id]))
+        return matches
 
     # Examples as vectors.
 
@@ -325,6 +342,35 @@ class SearchService:
         record = self.ready().store.record(image_id)
         _check_original(record)
         return record.path, info
+
+
+def _ranking(loaded: Loaded, query: Query) -> RankingName:
+    """Return the order of the answer: distances are in order wherever they are what was asked for."""
+    if query.radius is not None or query.metric != "cosine" or "kind" not in loaded.rankings:
+        return "plain"
+    return query.ranking or loaded.rankings[0]
+
+
+def _nearest(
+    loaded: Loaded, query: Query, ranking: RankingName, vector: Vectors, allowed: Ids | None
+) -> list[tuple[int, float]]:
+    """Return image ids and their distances from `vector` (1, dim), in the order `ranking`, without the query's own images."""
+    out, index = query.image_ids, loaded.index
+    if ranking == "kind" and loaded.kind is not None:
+        plain = index.query(vector, PLAIN_PLACES + len(out), allowed=allowed).ids
+        own = np.array([sorted(out)], dtype=np.int64)
+        ids = loaded.kind.order(vector, plain, query.k, allowed=allowed, without=own)
+        return Neighbours(ids, index.measure(vector, ids)).of(0)
+    k = None if query.k is None else query.k + len(out)
+    found = index.query(vector, k, radius=query.radius, metric=query.metric, allowed=allowed).of(0)
+    return [(image_id, distance) for image_id, distance in found if image_id not in out][: query.k]
+
+
+def _good(loaded: Loaded, matches: list[Match]) -> int | None:
+    """Return how many matches are good, None where nothing was measured to tell it by."""
+    if loaded.calibration is None:
+        return None
+    return loaded.calibration.good_matches(sorted((match.similarity for match in matches), reverse=True))
 
 
 def _check_original(record: Record) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,9 @@ def test_a_filter_that_keeps_one_percent_of_100_000_still_finds_k(tmp_path: Path
             for number, sha256 in enumerate(hashes)
         ]
         writer.commit(manifest.key, Batch(records, vectors=dict(zip(hashes, vectors, strict=True))))
-        publish(writer, manifest.key, Settings(rsc_files=tmp_path, index="exact"))
+        stopped = threading.Event()
+        stopped.set()  # no averages are made, which for so many takes a while
+        publish(writer, manifest.key, Settings(rsc_files=tmp_path, index="exact"), stop=stopped)
     service = open_service(Settings(rsc_files=tmp_path))
     loaded = service.ready()
     rare = loaded.store.matching_ids(Filter(label="rare"), key=manifest.key)
@@ -292,6 +295,101 @@ def test_a_filter_that_keeps_one_percent_of_100_000_still_finds_k(tmp_path: Path
     own = loaded.snapshot.take(np.searchsorted(loaded.snapshot.ids, rare)).astype(np.float64)
     cosines = own @ query / np.linalg.norm(own, axis=1) / np.linalg.norm(query)
     assert [match.image.image_id for match in found.matches] == rare[np.argsort(-cosines)[:25]].tolist()
+    service.close()
+
+
+# In which order, and how good.
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchService]:
+    """120 vectors in four labelled groups, which are blurred: enough for averages, and for a calibration."""
+    folder = tmp_path_factory.mktemp("kinds")
+    manifest = VectorsManifest("imported-kinds-0", "imported", "kinds", "0" * 64, 32, "")
+    random = np.random.default_rng(5)
+    centres = random.standard_normal((4, 32))
+    with open_writer(folder, command="test") as writer:
+        writer.begin_vectors(manifest)
+        hashes = [number.to_bytes(32, "big") for number in range(120)]
+        records = [
+            Record(b"%d" % number, 0, 0, sha256=sha256, label=f"group {number % 4}")
+            for number, sha256 in enumerate(hashes)
+        ]
+        vectors = {
+            sha256: (centres[number % 4] + random.standard_normal(32)).astype(np.float32)
+            for number, sha256 in enumerate(hashes)
+        }
+        writer.commit(manifest.key, Batch(records, vectors=vectors))
+        publish(writer, manifest.key, Settings(rsc_files=folder))
+    service = open_service(Settings(rsc_files=folder))
+    yield service
+    service.close()
+
+
+def found_ids(result: SearchResult) -> list[int]:
+    return [match.image.image_id for match in result.matches]
+
+
+def test_the_order_by_kind_begins_with_the_plain_one_and_brings_the_group_together(kinds: SearchService) -> None:
+    assert kinds.rankings == kinds.status().rankings == ("kind", "plain")
+    right = {"kind": 0, "plain": 0}
+    for image_id in range(1, 41):
+        own = kinds.image(image_id).label
+        by_kind = kinds.search(like(image_id, k=29))
+        plain = kinds.search(like(image_id, k=29, ranking="plain"))
+        assert (by_kind.ranking, plain.ranking) == ("kind", "plain")
+        assert found_ids(by_kind)[:3] == found_ids(plain)[:3]
+        assert image_id not in found_ids(by_kind)
+        for result in (by_kind, plain):
+            assert len(set(found_ids(result))) == 29
+            right[result.ranking] += sum(match.image.label == own for match in result.matches)
+        distances = {match.image.image_id: match.distance for match in plain.matches}
+        for match in by_kind.matches:
+            assert match.distance == pytest.approx(1 - match.similarity, abs=2e-6)
+            assert distances.get(match.image.image_id, match.distance) == match.distance
+    assert right["kind"] > right["plain"]
+
+
+def test_a_match_says_how_many_random_pairs_are_less_alike_and_a_stranger_has_no_good_match(
+    kinds: SearchService,
+) -> None:
+    found = kinds.search(like(1, k=29))
+    shares = {match.similarity: match.closer_than for match in found.matches}
+    assert all(share is not None and 0 <= share < 1 for share in shares.values())
+    assert [shares[similarity] for similarity in sorted(shares)] == sorted(share or 0 for share in shares.values())
+    assert shares[max(shares)] or 0 > 0.9
+    assert found.good_matches is not None
+    assert found.good_matches >= 1
+    # Away from everything: nothing is near.
+    loaded = kinds.ready()
+    mean = unit_vectors(loaded.snapshot.take(slice(None))).mean(axis=0)
+    assert kinds.search(like(-mean, k=10)).good_matches == 0
+
+
+def test_with_a_radius_or_euclidean_distance_the_order_is_by_distance(kinds: SearchService) -> None:
+    for options in ({"radius": 1.5}, {"metric": "euclidean"}):
+        found = kinds.search(like(1, k=None, ranking="kind", **options))
+        assert found.ranking == "plain"
+        assert [match.distance for match in found.matches] == sorted(match.distance for match in found.matches)
+
+
+def test_the_order_by_kind_keeps_to_a_filter_and_leaves_every_example_out(kinds: SearchService) -> None:
+    query = Query((Example(1), Example(5)), (Example(2),), k=None, where=Filter(label="group 0"))
+    found = kinds.search(query)
+    assert found.ranking == "kind"
+    assert {match.image.label for match in found.matches} == {"group 0"}
+    assert len(found.matches) == 28
+    assert not {1, 2, 5} & set(found_ids(found))
+
+
+def test_a_collection_of_an_older_version_is_searched_in_plain_order_and_without_shares(
+    tmp_path: Path, loaded: list[FakeBackbone]
+) -> None:
+    shutil.copytree(Path(__file__).parent / "golden" / "format-1", tmp_path / "rsc")
+    service = open_service(Settings(rsc_files=tmp_path / "rsc"))
+    found = service.search(like(1, ranking="kind"))
+    assert (found.ranking, service.rankings, found.good_matches) == ("plain", ("plain",), None)
+    assert [match.closer_than for match in found.matches] == [None] * 3
     service.close()
 
 
