@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ann import Index, IndexManifest, IndexOptions, Reduction, build_index, is_complete, load_index
+from calibration import measure_calibration
 from config import Settings
 from ranking import STOPPED, build_kind_ranking
 from ranking import is_complete as ranking_is_complete
@@ -66,6 +67,7 @@ def publish(
         previous = None if before is None else (before.folder, IndexManifest(**before.manifest["index"]))
         index = build_index(snapshot, folder, options, reduction=reduction, previous=previous, stop=stop)
         manifest["index"] = asdict(index)
+        manifest["calibration"] = asdict(measure_calibration(snapshot))
         manifest["ranking"] = _build_ranking(writer, snapshot, folder, before, stop)
         manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return manifest
@@ -85,7 +87,9 @@ def _build_ranking(
 def _says_the_same(current: Generation, manifest: Mapping[str, Any], snapshot: Snapshot, options: IndexOptions) -> bool:
     """Tell whether a generation holds all that would be computed now. One of an older version lacks parts."""
     index, ranking = IndexManifest(**current.manifest["index"]), current.manifest.get("ranking")
-    if index.vectors_file != snapshot.file or index.options != asdict(options) or ranking is None:
+    if ranking is None or "calibration" not in current.manifest:
+        return False
+    if index.vectors_file != snapshot.file or index.options != asdict(options):
         return False
     # A build that failed is tried again; one that failed its self-test would only fail it again.
     settled = (not index.reason or index.self_test is not None) and ranking["reason"] != STOPPED

@@ -188,7 +188,8 @@ class Index:
             return np.empty(0, dtype=np.int64)
         places = np.minimum(np.searchsorted(self.snapshot.ids, allowed), len(self.snapshot) - 1)
         there: npt.NDArray[np.bool_] = self.snapshot.ids[places] == allowed
-        return places[there].astype(np.int64)
+        found: Ids = places[there].astype(np.int64)
+        return found
 
     def _scans_everything(self, places: Ids | None, wanted: int) -> bool:
         if self._candidates is None:
