@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commands.progress import show_progress, stopping_gently
 from config import Settings
@@ -60,16 +60,20 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace, *, oth
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Import, then export, what is asked for; return the exit status."""
+    done: dict[str, Any] = {}
+    lines: list[str] = []
     if arguments.import_vectors is not None:
-        status = _import(arguments, settings)
-        if status:
-            return status
-    if arguments.export_vectors is not None or arguments.export_labels is not None:
-        _export(arguments, settings)
-    return 0
+        report = _import(arguments, settings)
+        done, lines = asdict(report), _report_lines(report)
+    interrupted = done.get("interrupted", False)
+    if not interrupted and (arguments.export_vectors is not None or arguments.export_labels is not None):
+        done["exported"] = _export(arguments, settings)
+        lines += [f"{count:,} images are in {name}" for name, count in done["exported"].items()]
+    print(json.dumps(done, indent=2) if arguments.json else "\n".join(lines))
+    return 130 if interrupted else 0
 
 
-def _import(arguments: argparse.Namespace, settings: Settings) -> int:
+def _import(arguments: argparse.Namespace, settings: Settings) -> ImportReport:
     from importing import ImportJob, import_vectors
 
     with stopping_gently() as stop:
@@ -81,12 +85,10 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
             on_note=lambda note: print(f"\nNOTE: {note}\n", file=sys.stderr),
             stop=stop,
         )
-        report = import_vectors(job)
-    print(json.dumps(asdict(report), indent=2) if arguments.json else _report_text(report))
-    return 130 if report.interrupted else 0
+        return import_vectors(job)
 
 
-def _report_text(report: ImportReport) -> str:
+def _report_lines(report: ImportReport) -> list[str]:
     lines = []
     if report.bad:
         lines.append("Vectors that cannot be used:")
@@ -103,10 +105,11 @@ def _report_text(report: ImportReport) -> str:
     if report.index:
         lines.append(f"Index:    {report.images:,} images, {report.index['kind']}")
     lines.append(f"Lies in:  {report.rsc_files}")
-    return "\n".join(lines)
+    return lines
 
 
-def _export(arguments: argparse.Namespace, settings: Settings) -> None:
+def _export(arguments: argparse.Namespace, settings: Settings) -> dict[str, int]:
+    """Return how many images were written, by the names of files and folders."""
     from exporting import export_labels, export_vectors, vectors_format
     from store import open_store
 
@@ -121,8 +124,4 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> None:
         if arguments.export_labels is not None:
             show = show_progress("images", silent=silent)
             exported[arguments.export_labels] = export_labels(store, Path(arguments.export_labels), on_progress=show)
-    if arguments.json:
-        print(json.dumps({"exported": exported}, indent=2))
-        return
-    for name, count in exported.items():
-        print(f"{count:,} images are in {name}")
+    return exported

@@ -502,6 +502,10 @@ def test_vectors_that_we_exported_keep_their_network_so_uploads_work(
     # Into the collection that they came from they bring nothing new, and what its own network made stays.
     report = take_in(tmp_path / "out.npz", tmp_path / "rsc")
     assert (report.new, report.changed, report.unchanged) == (0, 0, COUNT - 10)
+    with np.load(tmp_path / "out.npz") as file:
+        np.savez(tmp_path / "off.npz", **{**file, "X": file["X"] + 1})
+    assert take_in(tmp_path / "off.npz", tmp_path / "rsc", photos).unchanged == COUNT - 10
+    assert np.array_equal(list(stored(tmp_path / "again").values()), list(stored(tmp_path / "rsc").values()))
     # New pictures can be added beside images without files.
     write_picture(tmp_path / "more" / "new.jpg", 99)
     assert index(tmp_path / "again", find_images([str(tmp_path / "more")]).paths).new == 1
@@ -638,12 +642,8 @@ def test_the_command_imports_exports_and_removes(
     status, out, _ = run(capsys, "--import-vectors", npz, "--pictures", photos, *here)
     assert (status, "40 new" in out, "30 have their picture" in out) == (0, True, True)
     status, out, _ = run(capsys, "--import-vectors", npz, "--export-vectors", tmp_path / "o.npz", "--json", *here)
-    decoder = json.JSONDecoder()
-    report, end = decoder.raw_decode(out)
-    assert (report["unchanged"], decoder.raw_decode(out[end:].strip())[0]["exported"]) == (
-        40,
-        {str(tmp_path / "o.npz"): 40},
-    )
+    report = json.loads(out)
+    assert (report["unchanged"], report["exported"]) == (40, {str(tmp_path / "o.npz"): 40})
     assert run(capsys, "--export-vectors", f"{tmp_path}/texts/", *here)[0] == 0
     assert len(list((tmp_path / "texts").rglob("*.npz"))) == 40
     status, out, err = run(capsys, "--export-labels", tmp_path / "l.json", *here)
