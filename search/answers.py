@@ -51,9 +51,9 @@ class Match:
 class SearchResult:
     """The matches of one query, in the order `ranking` (which may be another than was asked for: see `Query`).
 
-    `good_matches`: how many of them lie before the bend of the query's own curve of similarities, 0 when none is good, None where
-    that cannot be told. Of a query by one picture or indexed image: its sides in pixels, and of an upload a small JPEG of
-    what was looked at.
+    `good_matches`: how many are as near as images of this collection are to each other and, in plain order, lie before the bend
+    of the query's own curve of similarities; 0 when none is good, None where that cannot be told. Of a query by one picture
+    or indexed image: its sides in pixels, and of an upload a small JPEG of what was looked at.
     """
 
     matches: list[Match]

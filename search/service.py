@@ -229,7 +229,7 @@ class SearchService:
         matches = self._matches(loaded, query, _nearest(loaded, query, ranking, vector, allowed), vector)
         shown = likes[0] if len(likes) == 1 else _Seen(vector)
         return SearchResult(
-            matches, ranking, query.metric, _good(loaded, matches), shown.width, shown.height, shown.thumbnail
+            matches, ranking, query.metric, _good(loaded, ranking, matches), shown.width, shown.height, shown.thumbnail
         )
 
     def matching(self, loaded: Loaded, where: Filter) -> Ids:
@@ -366,11 +366,19 @@ def _nearest(
     return [(image_id, distance) for image_id, distance in found if image_id not in out][: query.k]
 
 
-def _good(loaded: Loaded, matches: list[Match]) -> int | None:
-    """Return how many matches are good, None where nothing was measured to tell it by."""
-    if loaded.calibration is None:
+def _good(loaded: Loaded, ranking: RankingName, matches: list[Match]) -> int | None:
+    """Return how many matches are good, None where nothing was measured to tell it by.
+
+    Where the curve bends, the same picture ends: behind a mirrored copy come others of its kind, far less alike and as good
+    as any where the kind is asked for. There only the collection's bar counts.
+    """
+    calibration = loaded.calibration
+    if calibration is None:
         return None
-    return loaded.calibration.good_matches(sorted((match.similarity for match in matches), reverse=True))
+    similarities = sorted((match.similarity for match in matches), reverse=True)
+    if ranking == "kind" and calibration.bar is not None:
+        return sum(similarity >= calibration.bar for similarity in similarities)
+    return calibration.good_matches(similarities)
 
 
 def _check_original(record: Record) -> None:
