@@ -10,7 +10,7 @@ falls at one place by more than half of its whole fall, its good matches end the
 Measured with photographs that are not in the collection, five times 300 of classes that are not in it (a fifth of all) and 300
 of classes that are: on caltech101-dev "no good match" is said of 92 % of the former and 10 % of the latter, on flowers with
 Inception v3 of 30 % and 9 %: one flower is much like another. How steeply the curve falls, or how far the query stands out from
-its own curve, tells strangers less well than the bar does: areas under the ROC curve 0.55 to 0.93 instead of 0.95 on caltech101-dev.
+its own curve, tells strangers less well than the bar does: area under the ROC curve 0.55 to 0.93, not 0.95, on caltech101-dev.
 
 Does not own distances or order. Source of the share for a sample's extremes: Phipson and Smyth 2010, "Permutation p-values should
 never be zero".
@@ -41,6 +41,8 @@ TAILS = (1e-2, 1e-3, 1e-4, 1e-5)
 FEWEST_BEYOND = 10
 """No quantile is kept that fewer pairs than these lie beyond."""
 BEND_SHARE = 0.5
+LEAST_FALLS = 4
+"""Of fewer falls one is often more than half without meaning anything."""
 LEAST_IMAGES = 20
 """With fewer images the collection says nothing about what is near."""
 SEED = 20_101_031
@@ -82,7 +84,7 @@ def _bend(curve: Shares) -> int:
     """
     copies = int((curve >= COPY).sum())
     falls = -np.diff(curve[copies:])
-    if len(falls) < 2 or falls.max() <= BEND_SHARE * falls.sum():
+    if len(falls) < LEAST_FALLS or falls.max() <= BEND_SHARE * falls.sum():
         return len(curve)
     return copies + int(falls.argmax()) + 1
 

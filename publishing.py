@@ -67,21 +67,27 @@ def publish(
         previous = None if before is None else (before.folder, IndexManifest(**before.manifest["index"]))
         index = build_index(snapshot, folder, options, reduction=reduction, previous=previous, stop=stop)
         manifest["index"] = asdict(index)
-        manifest["calibration"] = asdict(measure_calibration(snapshot))
-        manifest["ranking"] = _build_ranking(writer, snapshot, folder, before, stop)
+        calibration = measure_calibration(snapshot)
+        manifest["calibration"] = asdict(calibration)
+        manifest["ranking"] = _build_ranking(writer, snapshot, folder, before, stop, calibration.matches)
         manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return manifest
 
 
 def _build_ranking(
-    writer: StoreWriter, snapshot: Snapshot, folder: Path, before: Generation | None, stop: threading.Event
+    writer: StoreWriter,
+    snapshot: Snapshot,
+    folder: Path,
+    before: Generation | None,
+    stop: threading.Event,
+    matches: float | None,
 ) -> dict[str, Any]:
     """Make the averages that pages are ordered by; those of the generation `before` are carried over where they are true."""
     labels = {record.image_id: record.label for record in writer.all_records()}
     ranking = None if before is None else before.manifest.get("ranking")
     previous = None if before is None or ranking is None else (before.folder, ranking)
     in_order = [labels.get(image_id) for image_id in snapshot.ids.tolist()]
-    return build_kind_ranking(snapshot, folder, labels=in_order, previous=previous, stop=stop)
+    return build_kind_ranking(snapshot, folder, labels=in_order, matches=matches, previous=previous, stop=stop)
 
 
 def _says_the_same(current: Generation, manifest: Mapping[str, Any], snapshot: Snapshot, options: IndexOptions) -> bool:
