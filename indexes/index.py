@@ -24,6 +24,8 @@ MARGIN = 16
 """Candidates beyond k that are ordered anew in float64, so that rounding in float32 cannot change the answer."""
 DECIMALS = 6
 """To which distances are compared: with each other, so that equal vectors tie, and with a radius, so that it is inclusive."""
+SLACK = 1e-4
+"""How far a product of float32 vectors may be off, as a share of their lengths: what is nearer to a radius is measured."""
 FEW = 0.05
 """A filter that keeps a smaller share than this is answered by exact search over what it keeps."""
 HELD_BYTES = 256_000_000
@@ -158,15 +160,16 @@ class Index:
         if not count or not len(queries):
             return Neighbours(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
         wanted = count if k is None else min(int(k), count)
-        if metric == "euclidean" or self._scans_everything(places, wanted):
+        if k is None and radius is not None:
+            found = self._scan_within(queries, float(radius), metric, places)
+        elif metric == "euclidean" or self._scans_everything(places, wanted):
             found = self._scan(queries, wanted, metric, places)
         else:
             found = self._ask(queries, wanted, places)
         if radius is None:
             return found
-        return _packed(
-            found.ids, found.distances, found.distances.round(DECIMALS) <= round(float(radius), DECIMALS), None
-        )
+        within = (found.ids >= 0) & (found.distances.round(DECIMALS) <= round(float(radius), DECIMALS))
+        return _packed(found.ids, found.distances, within, None)
 
     def measure(self, vectors: npt.NDArray[Any], ids: Ids, *, metric: Metric = "cosine") -> Vectors:
         """Return the distances float32 (q, m) of the images `ids` int64 (q, m) from `vectors` (q, dim); infinite for an id of -1.
@@ -202,16 +205,39 @@ class Index:
 
     def _scan(self, queries: Vectors, wanted: int, metric: Metric, places: Ids | None) -> Neighbours:
         """Compare with everything, or everything at `places`."""
-        if metric == "cosine":
-            asked, blocks = unit_vectors(queries), self._units(places)
-        else:
-            # |x - q|² is smallest where x·q - |x|²/2 is largest: one more number in each vector makes that a product.
-            asked = np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1)
-            blocks = self._lifted(places)
-        nearest, _ = exact_neighbours(asked, blocks, wanted + MARGIN)
+        nearest, _ = exact_neighbours(*self._products(queries, metric, places), wanted + MARGIN)
         if places is not None:
             nearest = places[nearest]
         return self._ordered(queries, list(nearest), wanted, metric)
+
+    def _scan_within(self, queries: Vectors, radius: float, metric: Metric, places: Ids | None) -> Neighbours:
+        """Compare with everything, or everything at `places`; only what float32 finds about within the radius is measured."""
+        lengths = np.linalg.norm(queries, axis=1)[:, None]
+        if metric == "cosine":
+            least = np.full_like(lengths, 1 - radius - SLACK)
+        else:
+            least = (lengths**2 - radius**2) / 2 - SLACK * (lengths + radius) ** 2
+        asked, blocks = self._products(queries, metric, places)
+        near: list[list[Ids]] = [[np.empty(0, np.int64)] for _ in queries]
+        start = 0
+        for block in blocks:
+            numbers, hits = np.nonzero(asked @ block.T >= least)
+            for part, hit in zip(
+                near, np.split(hits + start, np.searchsorted(numbers, range(1, len(queries)))), strict=True
+            ):
+                part.append(hit)
+            start += len(block)
+        chosen = [np.concatenate(parts) for parts in near]
+        if places is not None:
+            chosen = [places[found] for found in chosen]
+        return self._ordered(queries, chosen, max(map(len, chosen)), metric)
+
+    def _products(self, queries: Vectors, metric: Metric, places: Ids | None) -> tuple[Vectors, Iterator[Vectors]]:
+        """Return queries and blocks of stored vectors as something whose dot product is largest where they are nearest."""
+        if metric == "cosine":
+            return unit_vectors(queries), self._units(places)
+        # |x - q|² is smallest where x·q - |x|²/2 is largest: one more number in each vector makes that a product.
+        return np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1), self._lifted(places)
 
     def _units(self, places: Ids | None) -> Iterator[Vectors]:
         if self._held is not None and len(self._scanned) == len(self.snapshot):
@@ -277,12 +303,15 @@ class Index:
 
     def _ordered(self, queries: Vectors, candidates: list[Ids], wanted: int, metric: Metric) -> Neighbours:
         """Order candidates by their distance in float64: the same vector gets the same distance wherever it stands."""
-        ids = np.empty((len(queries), wanted), dtype=np.int64)
-        distances = np.empty((len(queries), wanted), dtype=np.float32)
+        ids = np.full((len(queries), wanted), -1, dtype=np.int64)
+        distances = np.full((len(queries), wanted), np.inf, dtype=np.float32)
         for number, (query, places) in enumerate(zip(queries, candidates, strict=True)):
             measured = self._distances(query, places, metric)
             order = np.lexsort((places, measured.round(DECIMALS)))[:wanted]
-            ids[number], distances[number] = self.snapshot.ids[places[order]], measured[order]
+            ids[number, : len(order)], distances[number, : len(order)] = (
+                self.snapshot.ids[places[order]],
+                measured[order],
+            )
         return Neighbours(ids, distances)
 
     def _distances(self, query: Vectors, places: Ids, metric: Metric) -> Vectors:

@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ann import Index, IndexOptions, Neighbours, Reduction, available_kinds, build_index, load_index, similarity_graph
+from ann import (
+    Index,
+    IndexOptions,
+    Metric,
+    Neighbours,
+    Reduction,
+    available_kinds,
+    build_index,
+    load_index,
+    similarity_graph,
+)
 from errors import ImageNotFoundError, QueryError, RequestError
 from indexes import graph as graph_module
 from store import Snapshot
@@ -107,6 +117,28 @@ def test_the_radius_is_inclusive(index: Index, snapshot: Snapshot) -> None:
     assert index.query(query, None, radius=distance).ids.shape == (1, 6)
     assert index.query(query, None, radius=distance - 2e-6).ids.shape == (1, 5)
     assert index.query(query, None, radius=0).ids.tolist() == [[18]]
+
+
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_all_within_a_radius_costs_measuring_what_is_near(
+    snapshot: Snapshot, metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Index(snapshot)
+    queries = snapshot.take(np.array([100, 700]))
+    radius = float(index.query(queries[:1], 30, metric=metric).distances[0, -1])
+    within = index.query(queries, COUNT, radius=radius, metric=metric)
+    measured: list[int] = []
+    distances = index._distances
+
+    def count(query: np.ndarray, places: np.ndarray, metric: Metric) -> np.ndarray:
+        measured.append(len(places))
+        return distances(query, places, metric)
+
+    monkeypatch.setattr(index, "_distances", count)
+    found = index.query(queries, None, radius=radius, metric=metric)
+    assert (found.ids == within.ids).all()
+    assert (found.distances == within.distances).all()
+    assert sum(measured) < COUNT / 4
 
 
 def test_answers_of_different_lengths_are_padded_and_a_radius_may_keep_nothing(
