@@ -6,6 +6,7 @@ from search.answers import CollectionStatus, ImageInfo, Match, SearchResult
 from search.collection import Collection, create_collection, open_collection
 from search.embedding import Embedder
 from search.queries import Box, Example, Query, RankingName
+from search.rows import rows_to_pandas, write_rows
 from search.service import SearchService, open_service
 from store import Filter
 
@@ -25,4 +26,6 @@ __all__ = [
     "create_collection",
     "open_collection",
     "open_service",
+    "rows_to_pandas",
+    "write_rows",
 ]
