@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from errors import ReducerError
+from errors import ExportError, ReducerError
 from tables import whole_file
 from vectors import BLOCK_ROWS, Ids, Vectors, unit_vectors
 
@@ -291,9 +291,14 @@ def save_reducer(fitted: FittedReducer, path: Path, *, about: Mapping[str, Any] 
     `about` is remembered with it. Each file appears whole or not at all. Raises `ExportError` where they cannot be written.
     """
     reducer = fitted.reducer
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if fitted.network is not None:
-        _save_network(fitted.network, path.with_suffix(".keras"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if fitted.network is not None:
+            _save_network(fitted.network, path.with_suffix(".keras"))
+    except OSError as error:
+        raise ExportError(
+            f"The reducer cannot be written into {path.parent} ({error}). Make room, or mend the folder's permissions."
+        ) from error
     facts = {**reducer.about, "history": [vars(epoch) for epoch in fitted.history], **(about or {})}
     with whole_file(path) as file:
         np.savez(

@@ -173,9 +173,10 @@ def _put_back(paths: Sequence[Path]) -> Iterator[None]:
         yield
     except BaseException:
         for path, content in before.items():
-            if content is None:
-                path.unlink(missing_ok=True)
-            elif not path.exists() or path.read_bytes() != content:
+            now = path.read_bytes() if path.exists() else None
+            if content is None and now is not None:
+                path.unlink()
+            elif content is not None and content != now:
                 temporary = path.with_name(f".{path.name}.tmp")
                 temporary.write_bytes(content)
                 os.replace(temporary, path)

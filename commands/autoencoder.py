@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import Settings, add_setting_arguments, settings_from_arguments
-from errors import LookalikeError
+from errors import ExportError, LookalikeError
 
 if TYPE_CHECKING:
     from autoencoder import Epoch
@@ -158,16 +158,21 @@ def _compare(arguments: argparse.Namespace, settings: Settings) -> int:
     if not (arguments.quiet or arguments.json):
         show = lambda text: print(f"Measuring {text} …", file=sys.stderr, flush=True)  # noqa: E731
     comparison = compare(store, settings, on_progress=show)
-    plot = settings.rsc_files / "reducers" / comparison.vectors_key / COMPARISON_PLOT
-    _plot_comparison(comparison, plot)
+    target = settings.rsc_files / "reducers" / comparison.vectors_key / COMPARISON_PLOT
+    plot: Path | None = target
+    try:
+        _plot_comparison(comparison, target)
+    except (OSError, ExportError) as error:  # a collection that may only be read: the figures are there all the same
+        print(f"NOTE: there is no plot: {error}", file=sys.stderr)
+        plot = None
     if arguments.json:
-        print(json.dumps({**asdict(comparison), "plot": str(plot.absolute())}, indent=2))
+        print(json.dumps({**asdict(comparison), "plot": plot and str(plot.absolute())}, indent=2))
     else:
         print(_comparison_text(comparison, plot))
     return 0
 
 
-def _comparison_text(comparison: Comparison, plot: Path) -> str:
+def _comparison_text(comparison: Comparison, plot: Path | None) -> str:
     titles = (
         "vectors",
         "numbers",
@@ -198,7 +203,7 @@ def _comparison_text(comparison: Comparison, plot: Path) -> str:
         "recall@10: of the full vectors' ten nearest, found by the smaller ones alone; re-ordered: by the best ten, by full",
         "vectors, of a hundred candidates; needed: candidates for 99 %. P@10 and mAP are of the smaller vectors alone.",
         *(f"{line.kind} {line.dim}: {line.note}" for line in comparison.lines if line.note),
-        f"Plot: {plot}",
+        *([] if plot is None else [f"Plot: {plot}"]),
     ]
     return "\n".join(text)
 

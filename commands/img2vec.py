@@ -33,6 +33,7 @@ SETTINGS = (
     "index",
     "trees",
     "search_k",
+    "reducer",
     "max_bytes",
     "max_pixels",
     "max_frames",
@@ -108,7 +109,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _work(arguments: argparse.Namespace) -> list[str]:
     """Return the names of those arguments that give this command something to do."""
-    names = ("patterns", "from_file", "prune", "remove", "compact", "failures", "retry_failures", "backbone", "index")
+    names = (
+        "patterns",
+        "from_file",
+        "prune",
+        "remove",
+        "compact",
+        "failures",
+        "retry_failures",
+        "backbone",
+        "index",
+        "reducer",
+    )
     return [name for name in names if getattr(arguments, name)]
 
 

@@ -15,8 +15,10 @@ from PIL import Image
 import comparing
 import reducing
 from commands.autoencoder import main
+from commands.img2vec import main as img2vec
 from config import ROOT
 from store import open_store
+from tests import fake_backbone
 from tests.reduced_collection import KEY, collection_at
 from tests.test_reducing import everything
 
@@ -109,6 +111,19 @@ def test_the_comparison_is_a_table_a_plot_and_json(
     assert report["plot"] == str(plot)
 
 
+def test_where_nothing_can_be_written_the_table_comes_and_training_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "KINDS", ())
+    (folder / "reducers").write_text("a file where the folder belongs")
+    assert main(["--rsc-files", str(folder), "--compare", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["plot"] is None
+    assert "NOTE: there is no plot" in output.err
+    assert main(["--rsc-files", str(folder), "--reducer", "pca", "--reduced-dim", "4"]) == 1
+    assert "The reducer cannot be written into" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_said_and_returned(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +143,25 @@ def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(
         option in text for option in ("--reducer {none,autoencoder,pca}", "--reduced-dim", "--compare", "--json")
     )
+
+
+def test_indexing_switches_back_and_forth_without_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_backbone.install(monkeypatch)
+    for number in range(12):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.effect_noise((20, 20), 10 * number + 1).save(tmp_path / "photos" / f"{number}.png")
+    options = ["--rsc-files", str(tmp_path / "rsc"), "--quiet"]
+    assert img2vec([str(tmp_path / "photos"), *options]) == 0
+    assert main([*options, "--reducer", "pca", "--reduced-dim", "4"]) == 0
+    store = open_store(tmp_path / "rsc")
+    for wanted in ("none", "pca"):
+        assert img2vec(["--reducer", wanted, *options]) == 0
+        generation = store.generation()
+        assert generation is not None
+        assert (generation.manifest["reducer"] or {"kind": "none"})["kind"] == wanted
+    store.close()
 
 
 @pytest.mark.keras

@@ -61,7 +61,6 @@ SIDEWAYS = {
     ("importing", "publishing"),
     ("reducing", "publishing"),
     ("comparing", "reducing"),
-    ("comparing", "evaluation"),
     ("app", "api"),
     ("commands", "app"),
     ("gunicorn.conf", "commands"),
