@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands import evaluate
 from commands.progress import show_progress
 from config import Settings, add_setting_arguments, settings_from_arguments
 from errors import EmptyCollectionError, LookalikeError, NotAnImageError, QueryError, SettingsError, UnreadableFileError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from search import Box, Example, Filter, Query, SearchResult, SearchService
     from search.rows import Rows
+    from search.service import Loaded
 
 SETTINGS = (
     *("rsc_files", "test_folder", "index", "trees", "search_k"),
@@ -44,6 +46,7 @@ EPILOG = """examples:
   python ann.py cat.jpg --radius 0.2 --format csv        everything that is near, for other programs
   python ann.py                                          every picture of the folder that the setting test_folder names
   python ann.py --graph neighbours.parquet -k 10         the nearest of every image; also .csv, .json, .graphml, or a folder/
+  python ann.py --evaluate                               how good the answers are, by the folders as labels
   python ann.py --self-test --index usearch              build the index anew, and see how well it answers
 
 A picture that is in the collection is left out of its own matches. Order is as on the pages unless --ranking says otherwise."""
@@ -71,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
         settings = settings_from_arguments(arguments)
         if arguments.self_test:
             return _self_test(arguments, settings)
+        if arguments.evaluate:
+            return evaluate.run(arguments, settings)
         return _graph(arguments, settings) if arguments.graph else _search(arguments, settings)
     except KeyboardInterrupt:
         return 130
@@ -113,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print how well the index answers, then stop; --index, --trees and --search-k build it anew before",
     )
+    evaluate.add_arguments(parser)
     add_setting_arguments(parser, SETTINGS)
     return parser
 
@@ -157,34 +163,49 @@ def _search(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _asked(arguments: argparse.Namespace, settings: Settings, service: SearchService) -> tuple[list[_Asked], list[str]]:
     """Return the queries that the arguments mean, and what is wrong with the others."""
-    from images import find_images
     from pipeline import show_path
-    from search.looking import known_id
 
     loaded = service.ready()
     if arguments.image_id is not None:
-        name = show_path(loaded.store.record(arguments.image_id).path)
-        return [_Asked(name, os.path.basename(name), (arguments.image_id,))], []
+        return [_one(show_path(loaded.store.record(arguments.image_id).path), arguments.image_id)], []
     patterns = arguments.pictures or ([str(settings.test_folder)] if settings.test_folder is not None else [])
     if not patterns:
         raise SettingsError(
             "No picture is named. Name one (python ann.py cat.jpg), or a folder of them by the setting test_folder: "
             "--test-folder, LOOKALIKE_TEST_FOLDER or lookalike.toml."
         )
-    found = find_images([os.fsencode(pattern) for pattern in patterns], exclude=[settings.rsc_files])
-    problems = [f"nothing matches {show_path(os.fsencode(pattern))}" for pattern in found.unmatched]
-    problems += [f"{show_path(os.fsencode(refused))} cannot be read" for refused in found.unreadable]
-    named = {os.path.realpath(os.fsencode(pattern)) for pattern in patterns}
-    queries = []
-    for path in found.paths:
-        image_id = known_id(loaded, path)
-        like = path if image_id is None else image_id
-        queries.append(_Asked(show_path(path), show_path(os.path.basename(path)), (like,), path not in named))
+    problems: list[str] = []
+    queries = [
+        query for pattern in patterns for query in _meant(os.fsencode(pattern), loaded, settings.rsc_files, problems)
+    ]
     if arguments.together and queries:
-        names = [query.label for query in queries]
         both = tuple(like for query in queries for like in query.likes)
-        queries = [_Asked(", ".join(names), ", ".join(query.name for query in queries), both)]
-    return queries, problems
+        labels, names = zip(*((query.label, query.name) for query in queries), strict=True)
+        queries = [_Asked(", ".join(labels), ", ".join(names), both)]
+    return list(dict.fromkeys(queries)), problems
+
+
+def _one(label: str, like: int | bytes, *, found: bool = False) -> _Asked:
+    return _Asked(label, os.path.basename(label), (like,), found)
+
+
+def _meant(pattern: bytes, loaded: Loaded, rsc_files: Path, problems: list[str]) -> Iterator[_Asked]:
+    """Yield a query for each picture that a pattern means; what it means nothing by goes to `problems`."""
+    from images import find_images
+    from pipeline import show_path
+    from search.looking import find_record, known_id
+
+    record = find_record(loaded, pattern)
+    image_id = known_id(loaded, pattern)
+    if record is not None and image_id is not None:  # perhaps one without a file
+        yield _one(show_path(record.path), image_id)
+        return
+    files = find_images([pattern], exclude=[rsc_files])
+    problems += [f"nothing matches {show_path(os.fsencode(name))}" for name in files.unmatched]
+    problems += [f"{show_path(os.fsencode(name))} cannot be read" for name in files.unreadable]
+    for path in files.paths:
+        image_id = known_id(loaded, path)
+        yield _one(show_path(path), path if image_id is None else image_id, found=path != os.path.realpath(pattern))
 
 
 def _answers(

@@ -122,6 +122,18 @@ def test_an_image_of_the_collection_is_left_out_of_its_own_matches(
         assert "0.png" not in {Path(row["reference_label"]).name for row in rows}
 
 
+def test_an_image_without_a_file_is_asked_for_by_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = np.eye(4, 6, dtype=np.float32) + 0.1
+    create_collection(vectors, folder / "vectors", names=["a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg"]).close()
+    assert run(folder / "vectors", "a/2.jpg", "--format", "json") == 0
+    rows = rows_of(capsys)
+    assert {row["query_label"] for row in rows} == {"a/2.jpg"}
+    assert {row["reference_label"] for row in rows} == {"a/1.jpg", "b/3.jpg", "b/4.jpg"}
+    assert os.listdir("contact_sheets") == ["2.png"]
+    assert run(folder / "vectors", folder / "ask" / "three.png") == 1
+    assert "came from elsewhere" in capsys.readouterr().err
+
+
 def test_ways_to_ask(rsc: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = folder / "ask" / "three.png"
 
@@ -211,6 +223,11 @@ def test_the_self_test_of_the_published_index_is_printed(rsc: Path, capsys: pyte
     assert run(rsc, "--self-test", "--index", "exact") == 0
     assert run(rsc.parent / "nowhere", "--self-test") == 1
     assert not (rsc.parent / "nowhere").exists()
+
+
+def test_the_evaluation_is_printed(rsc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(rsc, "--evaluate", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)
 
 
 def test_each_step_of_the_self_test_is_a_line() -> None:
