@@ -460,6 +460,7 @@ import_vectors(ImportJob(Settings(rsc_files=Path({str(tmp_path / "rsc")!r})), Pa
     store = open_store(tmp_path / "rsc")
     assert store.generation() is None
     (key,) = store.vector_keys()
+    assert store.meta("vectors_key") == key  # whatever is imported next is held against it
     assert np.array_equal(store.snapshot(key).take(slice(None)), vectors_of()[:16])
     assert (tmp_path / "rsc" / "vectors" / key / "vectors.f16").stat().st_size == 32 * DIM * 2  # bytes nobody refers to
     report = take_in(npz, tmp_path / "rsc", photos)
