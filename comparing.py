@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ann import IndexOptions, Reduction, build_index
 from autoencoder import FittedReducer, Kind, Reducer, ReducerOptions, fit_reducer
 from config import Settings
+from evaluation import judge
 from reducing import published_vectors, training_vectors
 from store import Snapshot, Store
 from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, unit_vectors
@@ -173,10 +174,12 @@ def _quality(given: _Measured, reducer: Reducer | None) -> tuple[Ids, float | No
             rank[order] = np.arange(len(order))
             ranks.append(rank[given.truth[start + number]])
             if shares[start + number]:
-                relevant = given.labels[order] == given.labels[place]
-                hits = np.flatnonzero(relevant) + 1
-                precisions.append(relevant[:K].mean())
-                averages.append((np.arange(1, len(hits) + 1) / hits).mean())
+                names = given.labels[order]
+                precision, average, _ = judge(
+                    names[names >= 0] == given.labels[place]
+                )  # as evaluation: unlabelled ones left out
+                precisions.append(precision)
+                averages.append(average)
     if not precisions:
         return np.array(ranks), None, None
     return np.array(ranks), float(np.mean(precisions)), float(np.mean(averages))

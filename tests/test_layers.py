@@ -61,6 +61,7 @@ SIDEWAYS = {
     ("importing", "publishing"),
     ("reducing", "publishing"),
     ("comparing", "reducing"),
+    ("comparing", "evaluation"),
     ("app", "api"),
     ("commands", "app"),
     ("gunicorn.conf", "commands"),
