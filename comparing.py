@@ -175,9 +175,8 @@ def _quality(given: _Measured, reducer: Reducer | None) -> tuple[Ids, float | No
             ranks.append(rank[given.truth[start + number]])
             if shares[start + number]:
                 names = given.labels[order]
-                precision, average, _ = judge(
-                    names[names >= 0] == given.labels[place]
-                )  # as evaluation: unlabelled ones left out
+                # As in `evaluation`, images without a label are in no ranking.
+                precision, average, _ = judge(names[names >= 0] == given.labels[place])
                 precisions.append(precision)
                 averages.append(average)
     if not precisions:
