@@ -111,8 +111,8 @@ def _count_existing(folder: Path) -> int:
 def _sample_files() -> Iterator[tuple[Path, bytes]]:
     for label, file in PHOTOGRAPHS.items():
         photograph = _open_photograph(file)
-        for variant, make in VARIANTS.items():
-            yield Path(label, variant), _encoded(make(photograph), variant)
+        for variant in VARIANTS:
+            yield Path(label, variant), make_variant(photograph, variant)
     for label, file in OTHER_VIEWS.items():
         yield Path(label, "other_view.jpg"), _encoded(_open_photograph(file), "other_view.jpg")
 
@@ -130,6 +130,11 @@ def _open_photograph(file: str) -> Image.Image:
         photograph = opened.convert("RGB")
     photograph.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return photograph
+
+
+def make_variant(photograph: Image.Image, name: str) -> bytes:
+    """Return the file that `VARIANTS[name]` makes of a photograph (RGB)."""
+    return _encoded(VARIANTS[name](photograph), name)
 
 
 def _encoded(image: Image.Image, name: str) -> bytes:
