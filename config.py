@@ -76,7 +76,8 @@ class Settings:
         choices=("none", "autoencoder", "pca"),
     )
     reduced_dim: str = _row(
-        "256", "numbers of a smaller vector, or for pca the share of the variance to keep (0.95); used by autoencoder.py"
+        "256",
+        "numbers of a smaller vector, or for pca the share of the variance to keep (0.95); used by autoencoder.py",
     )
 
     test_folder: Path | None = _row(None, "folder of pictures that `python ann.py` searches for when none is named")

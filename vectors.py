@@ -35,6 +35,24 @@ def largest(scores: Vectors, count: int) -> Ids:
     return np.concatenate([above, np.flatnonzero(scores == edge)[: count - len(above)]]).astype(np.int64)
 
 
+def principal_axes(blocks: Iterable[Vectors], count: int) -> Vectors:
+    """Return the `count` heaviest axes of the rows of `blocks` (m, dim), about the origin: float32 (dim, count), orthonormal.
+
+    About the origin, because cosines are angles about it. The rows are looked at once; memory is that of (dim, dim) numbers.
+    """
+    from scipy.linalg import eigh
+
+    squares: npt.NDArray[np.float64] | float = 0.0
+    for block in blocks:
+        wide = block.astype(np.float64)
+        squares = squares + wide.T @ wide
+    dim = len(np.atleast_1d(squares))
+    _, axes = eigh(squares, subset_by_index=[max(0, dim - count), dim - 1])
+    # An axis may point either way; which way must not depend on the library that found it.
+    axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
+    return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
+
+
 def exact_neighbours(queries: Vectors, blocks: Iterable[Vectors], count: int) -> tuple[Ids, Vectors]:
     """Return places and scores of the `count` largest dot products of each of `queries` (q, dim), best first, ties by place.
 

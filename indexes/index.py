@@ -22,6 +22,13 @@ from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, largest, unit_ve
 Metric = Literal["cosine", "euclidean"]
 MARGIN = 16
 """Candidates beyond k that are ordered anew in float64, so that rounding in float32 cannot change the answer."""
+TESTED_K = 10
+"""For how many neighbours a build's search effort is chosen; for more of them it grows."""
+DEPTH = 2.5
+"""Candidates for each image wanted, at least, when they come in the order of smaller vectors: what `MARGIN` gives for k = 10.
+
+With `MARGIN` alone 0.99 of the 10 nearest of 100,000 are found, but 0.94 of the 50 nearest.
+"""
 DECIMALS = 6
 """To which distances are compared: with each other, so that equal vectors tie, and with a radius, so that it is inclusive."""
 SLACK = 1e-4
@@ -262,15 +269,19 @@ class Index:
         units = unit_vectors(queries)
         reduced = units if self._reduce is None else unit_vectors(self._reduce(queries))
         allowed = None
-        fetch = self._oversample * (wanted + MARGIN)
+        fetch = wanted + MARGIN
+        if self._reduce is not None:
+            fetch = math.ceil(self._oversample * max(fetch, DEPTH * wanted))
         if places is not None:
             allowed = np.zeros(len(self.snapshot), dtype=bool)
             allowed[places] = True
             fetch = math.ceil(1.5 * fetch * len(self.snapshot) / len(places))
+        # More images lie deeper: with the effort that finds 0.99 of ten, 0.92 of a hundred are found.
+        effort = math.sqrt(max(1.0, fetch / self._oversample / (TESTED_K + MARGIN)))
         scanned = self._scan_proposals(units, wanted + MARGIN, allowed)
         chosen, short = [], []
         for number in range(len(queries)):
-            proposed = self._proposed(reduced[number], fetch)
+            proposed = self._proposed(reduced[number], fetch, effort)
             if allowed is not None:
                 proposed = proposed[allowed[proposed]]
             chosen.append(np.concatenate([proposed, scanned[number]]))
@@ -281,10 +292,10 @@ class Index:
             chosen[number] = nearest[0] if places is None else places[nearest[0]]
         return self._ordered(queries, chosen, wanted, "cosine")
 
-    def _proposed(self, query: Vectors, count: int) -> Ids:
+    def _proposed(self, query: Vectors, count: int, effort: float) -> Ids:
         if self._candidates is None:
             return np.empty(0, dtype=np.int64)
-        places = self._place[self._candidates.search(query, min(count + self._stale, len(self._place)))]
+        places = self._place[self._candidates.search(query, min(count + self._stale, len(self._place)), effort)]
         return places[places >= 0]
 
     def _scan_proposals(self, units: Vectors, count: int, allowed: npt.NDArray[np.bool_] | None) -> list[Ids]:
@@ -316,14 +327,18 @@ class Index:
 
     def _distances(self, query: Vectors, places: Ids, metric: Metric) -> Vectors:
         distances = np.empty(len(places), dtype=np.float32)
-        unit = unit_vectors(query[None])[0].astype(np.float64)
+        wide = query.astype(np.float64)
+        length = np.sqrt(wide @ wide)
         for start in range(0, len(places), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            vectors = self.snapshot.take(places[part])
-            if metric == "cosine":
-                distances[part] = np.clip(1 - (unit_vectors(vectors).astype(np.float64) * unit).sum(axis=1), 0, 2)
-            else:
-                distances[part] = np.sqrt(((vectors.astype(np.float64) - query.astype(np.float64)) ** 2).sum(axis=1))
+            vectors = self.snapshot.take(places[part]).astype(np.float64)
+            if metric == "euclidean":
+                distances[part] = np.sqrt(((vectors - wide) ** 2).sum(axis=1))
+                continue
+            lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * length
+            lengths[lengths == 0] = 1  # a vector of zeros is at right angles to all
+            # Not `@`: its last digits depend on where in the block a vector stands.
+            distances[part] = np.clip(1 - np.einsum("ij,j->i", vectors, wide) / lengths, 0, 2)
         return distances
 
 

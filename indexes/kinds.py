@@ -22,15 +22,17 @@ SEED = 20_150_625
 class Candidates(Protocol):
     """A built index over dense item numbers 0…n-1."""
 
-    def search(self, query: Vectors, count: int) -> Ids:
-        """Return up to `count` item numbers, int64, for one unit vector float32 (dim,)."""
+    def search(self, query: Vectors, count: int, effort: float) -> Ids:
+        """Return up to `count` item numbers, int64, for one unit vector float32 (dim,), with `effort` times the usual effort."""
         ...
 
 
 class Annoy:
     """A forest of random projections."""
 
-    EFFORTS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+    EFFORTS = (1_000, 2_000, 5_000, 10_000, 15_000, 25_000, 50_000)
+    LOOKED_AT = 1
+    """Vectors compared with the query for each unit of effort, about."""
 
     def __init__(self, path: Path, dim: int, search_k: int) -> None:
         from annoy import AnnoyIndex
@@ -39,9 +41,9 @@ class Annoy:
         self._index.load(str(path))
         self.search_k = search_k
 
-    def search(self, query: Vectors, count: int) -> Ids:
+    def search(self, query: Vectors, count: int, effort: float) -> Ids:
         # search_k bounds how many items are looked at: asking for more of them must not find fewer of the nearest.
-        search_k = max(self.search_k, 2 * count) if self.search_k > 0 else -1
+        search_k = max(int(effort * self.search_k), 2 * count) if self.search_k > 0 else -1
         return np.array(self._index.get_nns_by_vector(query, count, search_k), dtype=np.int64)
 
     @staticmethod
@@ -63,6 +65,7 @@ class Usearch:
     """A hierarchical graph of near neighbours (HNSW), its vectors in bfloat16."""
 
     EFFORTS = (64, 128, 256, 512)
+    LOOKED_AT = 16
 
     def __init__(self, path: Path, dim: int, search_k: int) -> None:
         # OpenVINO first: usearch brings a C++ library of its own, after which OpenVINO could not read networks any more
@@ -74,8 +77,8 @@ class Usearch:
         self._index = Hnsw(ndim=dim, metric="cos", dtype="bf16", expansion_search=search_k or 128)
         self._index.view(str(path))
 
-    def search(self, query: Vectors, count: int) -> Ids:
-        # Grows and never shrinks: threads cannot spoil each other's answers.
+    def search(self, query: Vectors, count: int, effort: float) -> Ids:
+        # Its effort depends on the count alone. Grows and never shrinks: threads cannot spoil each other's answers.
         if self._index.expansion_search < 2 * count:
             self._index.expansion_search = 2 * count  # type: ignore[misc]  # its stub forgets the setter
         return np.asarray(self._index.search(query, count).keys, dtype=np.int64)

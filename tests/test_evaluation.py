@@ -146,7 +146,7 @@ def test_recall_is_the_share_of_the_true_nearest_that_the_index_finds() -> None:
     class Missing:
         """Proposes every second image."""
 
-        def search(self, query: Vectors, count: int) -> Ids:
+        def search(self, query: Vectors, count: int, effort: float) -> Ids:
             return np.arange(0, 300, 2, dtype=np.int64)
 
     assert measure_recall(Index(snapshot), 10).recall == evaluation.Interval(1, 1, 1)

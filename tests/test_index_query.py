@@ -17,6 +17,7 @@ from ann import (
     Reduction,
     available_kinds,
     build_index,
+    is_complete,
     load_index,
     similarity_graph,
 )
@@ -60,7 +61,7 @@ def index(request: pytest.FixtureRequest, snapshot: Snapshot, tmp_path_factory: 
 
 
 def cosine(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    return 1 - vectors @ query / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(query))
+    return np.asarray(1 - vectors @ query / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)))
 
 
 def euclidean(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -75,7 +76,7 @@ def brute_force(
 ) -> list[tuple[int, float]]:
     """The plainest right answer: everything measured in float64, sorted, ties by id, then cut."""
     distances = METRICS[metric](snapshot.take(slice(None)).astype(np.float64), query.astype(np.float64))
-    order = sorted(range(len(snapshot)), key=lambda place: (round(distances[place], 6), place))
+    order = sorted(range(len(snapshot)), key=lambda place: (round(float(distances[place]), 6), place))
     pairs = [(int(snapshot.ids[place]), float(distances[place])) for place in order]
     if allowed is not None:
         pairs = [pair for pair in pairs if pair[0] in allowed]
@@ -146,7 +147,9 @@ def test_answers_of_different_lengths_are_padded_and_a_radius_may_keep_nothing(
 ) -> None:
     queries = np.stack([snapshot.take(np.array([100]))[0], -snapshot.take(np.array([5]))[0]])
     found = index.query(queries, 10, radius=0.0)
-    assert found.of(0) == [(110, pytest.approx(0, abs=1e-6)), (410, 0), (910, 0), (1410, 0)]
+    assert found.ids[0].tolist() == [110, 410, 910, 1410]
+    np.testing.assert_allclose(found.distances[0], 0, atol=1e-6)
+    assert len(set(found.distances[0].tolist())) == 1
     assert found.of(1) == []
     assert found.ids[1].tolist() == [-1] * 4
     assert np.isinf(found.distances[1]).all()
@@ -162,9 +165,10 @@ def test_images_of_a_filter_that_have_no_vector_are_passed_over(index: Index) ->
 
 def test_measuring_gives_the_distances_of_a_query(index: Index, snapshot: Snapshot) -> None:
     queries = snapshot.take(np.array([0, 44]))
-    for metric in ("cosine", "euclidean"):
-        found = index.query(queries, 7, metric=metric)  # type: ignore[arg-type]
-        measured = index.measure(queries, found.ids, metric=metric)  # type: ignore[arg-type]
+    metrics: tuple[Metric, ...] = ("cosine", "euclidean")
+    for metric in metrics:
+        found = index.query(queries, 7, metric=metric)
+        measured = index.measure(queries, found.ids, metric=metric)
         np.testing.assert_allclose(measured, found.distances, atol=1e-6)
     assert index.measure(queries, np.array([[10, -1], [-1, 10]])).tolist()[0][1] == np.inf
     with pytest.raises(ImageNotFoundError, match="999999"):
@@ -292,6 +296,29 @@ def test_leaving_out_and_putting_first_keep_order_and_length() -> None:
     first = found.with_first(np.array([9, 4]), np.zeros(2, np.float32))
     assert first.ids.tolist() == [[9, 1, 2], [4, -1, -1]]
     assert first.of(1) == [(4, 0.0)]
+
+
+def test_long_vectors_are_projected_for_the_index_and_measured_as_they_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(7)
+    centres = random.normal(size=(40, 600))
+    vectors = (centres[random.integers(0, 40, 1_200)] + 0.7 * random.normal(size=(1_200, 600))).astype(np.float16)
+    snapshot = write_snapshot(tmp_path, vectors)
+    (tmp_path / "gen").mkdir()
+    manifest = build_index(snapshot, tmp_path / "gen", IndexOptions("usearch"))
+    assert manifest.projected_dim == 256
+    assert manifest.bytes < 1_200 * 600 * 2
+    built, queries = load_index(snapshot, tmp_path / "gen", manifest), snapshot.take(np.arange(0, 1_200, 12))
+    for k in (10, 100):
+        found, exact = built.query(queries, k), Index(snapshot).query(queries, k)
+        assert (found.distances <= exact.distances[:, -1:] + 1e-6).mean() >= 0.98
+    np.testing.assert_allclose(built.measure(queries, found.ids), found.distances, atol=1e-6)
+    # Carried over, the projection goes along; without it the index is incomplete.
+    (tmp_path / "next").mkdir()
+    before = (tmp_path / "gen", manifest)
+    assert build_index(snapshot, tmp_path / "next", IndexOptions("usearch"), previous=before) == manifest
+    assert load_index(snapshot, tmp_path / "next", manifest).query(queries, 3).ids.shape == (100, 3)
+    (tmp_path / "next" / "projection.npy").unlink()
+    assert not is_complete(tmp_path / "next", manifest)
 
 
 def test_a_reduced_index_is_smaller_and_its_reducer_is_asked_for(snapshot: Snapshot, tmp_path: Path) -> None:

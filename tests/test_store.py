@@ -27,6 +27,7 @@ from errors import (
     ImageNotFoundError,
 )
 from store import Batch, Record, StoreWriter, VectorsManifest, open_store, open_writer
+from store.formats import widened
 
 KEY = "net-layer-0123456789ab"
 MANIFEST = VectorsManifest(KEY, "net", "layer", "0123456789ab" * 5 + "cdef", 4, "squeezed")
@@ -374,3 +375,12 @@ def test_a_lost_manifest_of_vectors_is_written_again(tmp_path: Path) -> None:
     with open_writer(tmp_path, command="test") as writer:
         writer.begin_vectors(MANIFEST)
     assert open_store(tmp_path).manifest(KEY) == MANIFEST
+
+
+def test_half_precision_is_read_exactly_as_numpy_reads_it() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]  # all zeros, subnormal and normal numbers of both signs
+    read = widened(np.resize(finite, (3, len(finite))))
+    assert read.dtype == np.float32
+    assert (read.view(np.uint32) == np.resize(finite, (3, len(finite))).astype(np.float32).view(np.uint32)).all()
+    assert widened(np.empty((0, 8), np.float16)).shape == (0, 8)

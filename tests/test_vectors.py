@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vectors import exact_neighbours, unit_vectors
+from vectors import exact_neighbours, principal_axes, unit_vectors
 
 
 def collection() -> np.ndarray:
@@ -41,3 +41,14 @@ def test_a_zero_vector_stays_zero_and_is_at_right_angles_to_all() -> None:
     places, scores = exact_neighbours(collection()[60:61], [collection()], 3)
     assert scores.tolist() == [[0.0, 0.0, 0.0]]
     assert places.tolist() == [[0, 1, 2]]
+
+
+def test_principal_axes_are_those_of_a_singular_value_decomposition() -> None:
+    units = collection() * np.linspace(1, 3, 24, dtype=np.float32)
+    axes = principal_axes((units[i : i + 90] for i in range(0, 400, 90)), 5)
+    _, _, wanted = np.linalg.svd(units, full_matrices=False)
+    assert axes.shape == (24, 5)
+    assert axes.dtype == np.float32
+    np.testing.assert_allclose(np.abs(axes.T @ wanted[:5].T), np.eye(5), atol=1e-3)
+    assert (axes[np.abs(axes).argmax(axis=0), np.arange(5)] > 0).all()
+    assert principal_axes([units[:, :4]], 9).shape == (4, 4)
