@@ -104,19 +104,19 @@ def evaluate(
     on_progress("recall of the index")
     recalls = [measure_recall(index, k) for k in RECALL_AT if k < len(snapshot)]
     labelled = np.array([number for number, label in enumerate(labels) if label is not None], dtype=np.int64)
-    part, names = _part(snapshot, labelled), _numbers([labels[place] for place in labelled.tolist()])
-    queries, notes = _queries(names)
+    everything = _Labelled(_part(snapshot, labelled), _numbers([labels[place] for place in labelled.tolist()]))
+    queries, notes = _queries(everything.names)
     qualities: list[Quality] = []
     if len(queries):
         on_progress("images as queries")
-        qualities += _rated("images", _judge(part, names, queries, part, names, kind))
+        qualities += _rated("images", _judge(everything, queries, everything, kind))
         on_progress("uploads as queries")
-        qualities += _rated("uploads", _judge_held_out(part, names, queries))
-        notes += _notes(len(part), len(snapshot))
+        qualities += _rated("uploads", _judge_held_out(everything, queries))
+        notes += _notes(len(labelled), len(snapshot))
     else:
         notes.append("No two images have the same label, so only the index is measured. Give labels: --labels FILE.csv")
     default = "plain" if kind is None else kind.default
-    return Evaluation(len(snapshot), len(part), group_size(labels), default, recalls, qualities, notes)
+    return Evaluation(len(snapshot), len(labelled), group_size(labels), default, recalls, qualities, notes)
 
 
 def _notes(labelled: int, images: int) -> list[str]:
@@ -150,8 +150,8 @@ def rate_vectors(vectors: npt.NDArray[np.float32], labels: Sequence[str]) -> Qua
     """Return how well `vectors` (n, dim) of images with `labels` find each other by plain cosine, each a query."""
     places = np.arange(len(vectors), dtype=np.int64)
     snapshot = Snapshot(places, places, np.asarray(vectors))
-    names = _numbers(list(labels))
-    return _rated("images", _judge(snapshot, names, _queries(names)[0], snapshot, names, None))[0]
+    everything = _Labelled(snapshot, _numbers(labels))
+    return _rated("images", _judge(everything, _queries(everything.names)[0], everything, None))[0]
 
 
 def judge(relevant: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -165,6 +165,14 @@ def judge(relevant: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
 
 
 # Queries.
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Images, and the number of each one's label, int64 (n,)."""
+
+    snapshot: Snapshot
+    names: Ids
 
 
 def _numbers(labels: Sequence[str | None]) -> Ids:
@@ -186,20 +194,21 @@ def _queries(names: Ids) -> tuple[Ids, list[str]]:
     return chosen, [f"The queries are {most:,} images by chance (seed {SEED}) of the {len(places):,} that could be."]
 
 
-def _judge_held_out(snapshot: Snapshot, names: Ids, queries: Ids) -> dict[str, Values]:
-    """Judge `queries` (places) as uploads: everything is computed from a collection without those that are asked together."""
-    folds = FOLDS if len(snapshot) <= FOLDED_IMAGES else 1
+def _judge_held_out(everything: _Labelled, queries: Ids) -> dict[str, Values]:
+    """Judge `queries` (places) as uploads: all is computed from a collection without those that are asked together."""
+    count = len(everything.names)
+    folds = FOLDS if count <= FOLDED_IMAGES else 1
     shuffled = np.random.default_rng(SEED).permutation(queries)
     parts: dict[str, list[Values]] = defaultdict(list)
     for fold in range(folds):
         held = np.sort(shuffled[fold::folds] if folds > 1 else shuffled[:LEAST_QUERIES])
-        base_places = np.setdiff1d(np.arange(len(snapshot)), held)
-        base, base_names = _part(snapshot, base_places), names[base_places]
-        held = held[np.isin(names[held], base_names)]
+        kept = np.setdiff1d(np.arange(count), held)
+        base = _Labelled(_part(everything.snapshot, kept), everything.names[kept])
+        held = held[np.isin(everything.names[held], base.names)]
         with tempfile.TemporaryDirectory(prefix="lookalike-") as name:
-            manifest = build_kind_ranking(base, Path(name))
-            kind = load_kind_ranking(base, Path(name), manifest)
-            for order, judged in _judge(snapshot, names, held, base, base_names, kind).items():
+            manifest = build_kind_ranking(base.snapshot, Path(name))
+            kind = load_kind_ranking(base.snapshot, Path(name), manifest)
+            for order, judged in _judge(everything, held, base, kind).items():
                 parts[order].append(judged)
     return {order: np.concatenate(judged) for order, judged in parts.items()}
 
@@ -207,25 +216,24 @@ def _judge_held_out(snapshot: Snapshot, names: Ids, queries: Ids) -> dict[str, V
 # Rankings.
 
 
-def _judge(
-    asked: Snapshot, asked_names: Ids, queries: Ids, base: Snapshot, base_names: Ids, kind: KindRanking | None
-) -> dict[str, Values]:
-    """Judge the rankings of `base` for the images `asked[queries]`, left out of it where they are in it.
+def _judge(asked: _Labelled, queries: Ids, base: _Labelled, kind: KindRanking | None) -> dict[str, Values]:
+    """Judge the rankings of `base` for the images of `asked` at `queries`, left out of it where they are in it.
 
     Returns for each order P@10, average precision and R-precision of each query, float64 (q, 3).
     """
     judged: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
-    step = max(1, SCORES_AT_A_TIME // max(len(base), 1))
+    ids = base.snapshot.ids
+    step = max(1, SCORES_AT_A_TIME // max(len(ids), 1))
     for start in range(0, len(queries), step):
         places = queries[start : start + step]
-        vectors, own = asked.take(places), asked.ids[places]
-        rankings = {"plain": _plain(vectors, own, base)}
+        vectors, own = asked.snapshot.take(places), asked.snapshot.ids[places]
+        rankings = {"plain": _plain(vectors, own, base.snapshot)}
         if kind is not None:
-            first = base.ids[rankings["plain"][:, :PLAIN_PLACES]]
-            ids = kind.order(vectors, first, None, allowed=base.ids, without=own[:, None])
-            rankings["kind"] = np.searchsorted(base.ids, ids)
+            first = ids[rankings["plain"][:, :PLAIN_PLACES]]
+            ordered = kind.order(vectors, first, None, allowed=ids, without=own[:, None])
+            rankings["kind"] = np.searchsorted(ids, ordered)
         for order, ranking in rankings.items():
-            same = base_names[ranking] == asked_names[places][:, None]
+            same = base.names[ranking] == asked.names[places][:, None]
             judged[order] += [judge(relevant) for relevant in same]
     return {order: np.array(figures) for order, figures in judged.items()}
 

@@ -203,18 +203,21 @@ def _write_averages(
         reference = np.sort(np.random.default_rng(SEED).choice(count, REFERENCE_ROWS, replace=False))
     known = _in_space(snapshot, reference, space)
     blocks = [known[start : start + BLOCK_ROWS] for start in range(0, len(known), BLOCK_ROWS)]
-    averages = np.lib.format.open_memmap(folder / AVERAGES_FILE, mode="w+", dtype=np.float32, shape=(count, dim))
-    for start in range(0, count, QUERY_ROWS):
-        if stop.is_set():
-            return
-        places = np.arange(start, min(start + QUERY_ROWS, count))
-        small = _in_space(snapshot, places, space)
-        nearest, scores = exact_neighbours(small, blocks, NEIGHBOURS + 2)
-        others = _others(reference[nearest] == places[:, None])
-        shape = (len(places), others.shape[1] - 1)
-        averages[places] = _averaged(small, known[nearest[others].reshape(shape)], scores[others].reshape(shape))
-        on_progress(int(places[-1]) + 1, count)
-    averages.flush()
+    # Written and not mapped: a full disk must be an error, and under a mapped file it is a SIGBUS.
+    with open(folder / AVERAGES_FILE, "wb") as file:
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
+        np.lib.format.write_array_header_1_0(file, shape)
+        for start in range(0, count, QUERY_ROWS):
+            if stop.is_set():
+                return
+            places = np.arange(start, min(start + QUERY_ROWS, count))
+            small = _in_space(snapshot, places, space)
+            nearest, scores = exact_neighbours(small, blocks, NEIGHBOURS + 2)
+            others = _others(reference[nearest] == places[:, None])
+            size = (len(places), others.shape[1] - 1)
+            averages = _averaged(small, known[nearest[others].reshape(size)], scores[others].reshape(size))
+            file.write(averages.astype("<f4").tobytes())
+            on_progress(int(places[-1]) + 1, count)
     np.savez(folder / SPACE_FILE, mean=space.mean, basis=space.basis)
     np.save(folder / IMAGES_FILE, np.stack([snapshot.ids, snapshot.rows]))
 

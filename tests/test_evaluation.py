@@ -84,8 +84,8 @@ def test_a_held_out_upload_is_in_nothing_that_answers_it(monkeypatch: pytest.Mon
     snapshot, labels = kinds_snapshot(200)
     asked: list[tuple[set[int], set[int]]] = []
 
-    def judged(asked_of: Snapshot, names: Ids, queries: Ids, base: Snapshot, *rest: object) -> dict[str, Vectors]:
-        asked.append((set(asked_of.ids[queries].tolist()), set(base.ids.tolist())))
+    def judged(of: evaluation._Labelled, queries: Ids, base: evaluation._Labelled, kind: object) -> dict[str, Vectors]:
+        asked.append((set(of.snapshot.ids[queries].tolist()), set(base.snapshot.ids.tolist())))
         return {}
 
     monkeypatch.setattr(evaluation, "_judge", judged)
