@@ -66,7 +66,7 @@ def measure(plan: Plan, parts: list[str], photographs: list[Path], folder: Path,
     busy: dict[str, float] = {}
     for part in parts:
         print(f"\n{part}", flush=True)
-        bench = Bench(plan, photographs, folder)
+        bench = Bench(plan, photographs, folder, results)
         for figure in PARTS[part](bench):
             figures.append(figure)
             print(line(figure), flush=True)

@@ -16,6 +16,7 @@ from typing import Any
 from ann import available_kinds
 from benchmarks.alone import Step
 from benchmarks.processes import Finished, run_measured
+from benchmarks.search import measure_search
 from benchmarks.service import measure_latency, measure_start
 from benchmarks.table import Figure, median_figure
 from config import ROOT, Settings
@@ -38,10 +39,12 @@ class Plan:
     memory_images: tuple[int, int]
     starts: int
     requests: int
+    copies: int
+    large: int
 
 
-FULL = Plan(3, 10.0, {"inception_v3": 1_000, "efficientnet_lite0": 5_000}, (500, 5_000), 5, 400)
-QUICK = Plan(3, 3.0, {"inception_v3": 200, "efficientnet_lite0": 1_000}, (150, 600), 2, 100)
+FULL = Plan(3, 10.0, {"inception_v3": 1_000, "efficientnet_lite0": 5_000}, (500, 5_000), 5, 400, 300, 100_000)
+QUICK = Plan(3, 3.0, {"inception_v3": 200, "efficientnet_lite0": 1_000}, (150, 600), 2, 100, 30, 5_000)
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,12 @@ class JobRun:
 
 @dataclass
 class Bench:
-    """One run of the benchmark: the photographs, a folder to work in, and the child processes' starter."""
+    """One run of the benchmark: the photographs, a folder to work in, one that stays, and the child processes' starter."""
 
     plan: Plan
     photographs: list[Path]
     folder: Path
+    results: Path
     jobs: int = 0
     finished: list[Finished] = field(default_factory=list)
 
@@ -83,7 +87,7 @@ class Bench:
     def _measure(self, step: Step) -> dict[str, Any]:
         task = self.folder / "step.json"  # a file, because thousands of paths are too long for a command line
         task.write_text(json.dumps(asdict(step)), encoding="utf-8")
-        finished = self._run([sys.executable, "-m", "benchmarks.alone", str(task)])
+        finished = self.run([sys.executable, "-m", "benchmarks.alone", str(task)])
         return dict(json.loads(finished.output.splitlines()[-1]))
 
     @property
@@ -113,10 +117,11 @@ class Bench:
         command = [sys.executable, str(ROOT / "img2vec.py"), "--from-file", str(names), "--json"]
         command += ["--rsc-files", str(collection), "--backbone", backbone, "--index", index]
         weights = self.weights(backbone)
-        finished = self._run(command + ([] if weights is None else ["--weights", weights]))
+        finished = self.run(command + ([] if weights is None else ["--weights", weights]))
         return JobRun(collection, finished, json.loads(finished.output))
 
-    def _run(self, command: list[str]) -> Finished:
+    def run(self, command: list[str]) -> Finished:
+        """Run a program to its end, and remember what it cost."""
         finished = run_measured(command, self.folder)
         self.finished.append(finished)
         return finished
@@ -239,4 +244,5 @@ PARTS: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "efficientnet_lite0": measure_lite0,
     "memory": measure_memory,
     "service": measure_service,
+    "search": measure_search,
 }

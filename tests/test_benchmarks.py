@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from ann import Index
+from benchmarks import search
 from benchmarks.__main__ import find_photographs, measure
 from benchmarks.parts import PARTS, Bench, JobRun, Plan
 from benchmarks.processes import children, peak_mb, run_measured
 from benchmarks.table import Figure, line, median_figure, number, summary
 from store import open_store
 
-TINY = Plan(1, 0.2, {"efficientnet_lite0": 24}, (12, 24), 1, 8)
+TINY = Plan(1, 0.2, {"efficientnet_lite0": 24}, (12, 60), 1, 8, 3, 300)
 
 
 def test_a_figure_passes_from_its_bound_on() -> None:
@@ -112,14 +113,23 @@ def test_without_the_shared_data_the_sample_photographs_are_measured(
 @pytest.mark.keras
 @pytest.mark.slow
 def test_every_part_runs_and_its_figures_are_kept(
-    sample_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sample_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photographs = sorted(sample_photos.rglob("*.jpg"))[:24]
+    photographs = sorted(sample_photos.rglob("*.jpg"))[:60]
+    flowers = tmp_path / "flowers.npz"
+    vectors, number = np.random.default_rng(0).normal(size=(300, 2048)).astype(np.float32), np.arange(300)
+    np.savez(
+        flowers,
+        X=vectors + 30 * np.eye(2048, dtype=np.float32)[number % 5],
+        Y=number.astype(str),
+        label=(number % 5).astype(str),
+    )
+    monkeypatch.setattr(search, "FLOWERS", flowers)
     parts = [name for name in PARTS if name != "inception_v3"]
     (tmp_path / "results").mkdir()
     figures = measure(TINY, parts, photographs, tmp_path, tmp_path / "results")
     printed = capsys.readouterr().out
-    assert {figure.part for figure in figures} == {"efficientnet_lite0", "memory", "service", "index"}
+    assert {figure.part for figure in figures} == {"efficientnet_lite0", "memory", "service", "index", "search"}
     assert all(figure.name in printed for figure in figures)
     (file,) = (tmp_path / "results").glob("*.json")
     kept = json.loads(file.read_text(encoding="utf-8"))
@@ -132,7 +142,10 @@ def test_every_part_runs_and_its_figures_are_kept(
 @pytest.mark.slow
 def test_random_weights_of_inception_give_vectors_that_differ(sample_photos: Path, tmp_path: Path) -> None:
     bench = Bench(
-        Plan(1, 0.2, {"inception_v3": 3}, (1, 1), 1, 1), sorted(sample_photos.rglob("original.jpg")), tmp_path
+        Plan(1, 0.2, {"inception_v3": 3}, (1, 1), 1, 1, 1, 1),
+        sorted(sample_photos.rglob("original.jpg")),
+        tmp_path,
+        tmp_path,
     )
     bench.prepare("inception_v3")
     bench.alone("engine", "inception_v3")
