@@ -101,7 +101,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do in one run; the settings say how. `on_progress` and `on_note` are called in the caller's thread.
+    """What to do in one run; the settings say how. `on_progress`, `on_note` and `on_step` are called in the caller's thread.
 
     `prune` tells which images are taken out if their files are gone, `remove` which are taken out anyhow, by path.
     """
@@ -114,6 +114,7 @@ class Job:
     retry_failures: bool = False
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_note: Callable[[str], None] = lambda note: None
+    on_step: Callable[[str], None] = lambda step: None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -399,7 +400,10 @@ class _Indexing:
             if self.job.compact:
                 report.reclaimed_bytes = self.writer.compact()
         started = time.perf_counter()
-        manifest = publish(self.writer, self.network.key, self.settings, stop=self.job.stop, on_note=self._note)
+        job = self.job
+        manifest = publish(
+            self.writer, self.network.key, job.settings, stop=job.stop, on_note=self._note, on_step=job.on_step
+        )
         report.images = len(self.writer.snapshot(self.network.key)) if manifest is None else manifest["images"]
         report.index = {} if manifest is None else manifest["index"]
         report.index_seconds = round(time.perf_counter() - started, 3)

@@ -24,6 +24,8 @@ from ranking import is_complete as ranking_is_complete
 from store import Generation, Snapshot, Store, StoreWriter
 
 REDUCER_FILE = "reducer.npz"
+LONG = 10_000
+"""From so many images on, building takes long enough to say what is going on."""
 
 
 def publish(
@@ -33,12 +35,14 @@ def publish(
     *,
     stop: threading.Event | None = None,
     on_note: Callable[[str], None] = lambda note: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Mapping[str, Any] | None:
     """Compute a generation over the committed vectors of `key` and publish it; return its manifest.
 
     Nothing is done when the published one already says the same. When `stop` is set, what is committed is published without
     building: it is searchable at once. But a half-done change to another network is not (None is returned): the vectors of the
-    one before find everything. Raises `IndexBuildError` when an index is asked for that is not installed, `DiskFullError`.
+    one before find everything. `on_note` is called with what a person should know, `on_step` with what is begun, where it takes
+    long. Raises `IndexBuildError` when an index is asked for that is not installed, `DiskFullError`.
     """
     stop = stop or threading.Event()
     snapshot = writer.snapshot(key)
@@ -64,11 +68,15 @@ def publish(
     with writer.new_generation(manifest) as folder:
         if reducer_file is not None:
             _link(reducer_file, folder / REDUCER_FILE)
+        if len(snapshot) >= LONG:
+            on_step(f"Building an index over {len(snapshot):,} images …")
         previous = None if before is None else (before.folder, IndexManifest(**before.manifest["index"]))
         index = build_index(snapshot, folder, options, reduction=reduction, previous=previous, stop=stop)
         manifest["index"] = asdict(index)
         calibration = measure_calibration(snapshot)
         manifest["calibration"] = asdict(calibration)
+        if len(snapshot) >= LONG:
+            on_step("Averaging each image with those nearest to it, for the order of pages …")
         manifest["ranking"] = _build_ranking(writer, snapshot, folder, before, stop, calibration.matches)
         manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return manifest

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.progress import show_progress, stopping_gently
+from commands.progress import say_nothing, say_step, show_progress, stopping_gently
 from config import Settings
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> ImportReport:
             None if arguments.pictures is None else Path(arguments.pictures),
             on_progress=show_progress("images", silent=arguments.quiet or arguments.json),
             on_note=lambda note: print(f"\nNOTE: {note}\n", file=sys.stderr),
+            on_step=say_nothing if arguments.quiet or arguments.json else say_step,
             stop=stop,
         )
         return import_vectors(job)

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from commands import exchange
-from commands.progress import show_progress, stopping_gently
+from commands.progress import say_nothing, say_step, show_progress, stopping_gently
 from config import Settings, add_setting_arguments, settings_from_arguments
 from errors import CollectionMissingError, LookalikeError, SettingsError
 
@@ -153,6 +153,7 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
             retry_failures=arguments.retry_failures,
             on_progress=lambda progress: show(progress.done, progress.total),
             on_note=lambda note: print(f"\nNOTE: {note}\n", file=sys.stderr),
+            on_step=say_nothing if arguments.quiet or arguments.json else say_step,
             stop=stop,
         )
         report = index_images(job)

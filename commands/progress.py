@@ -43,6 +43,15 @@ def show_progress(unit: str, *, silent: bool = False, stream: TextIO | None = No
     return _bar(stream, unit) if stream.isatty() else _plain_lines(stream, unit)
 
 
+def say_step(step: str) -> None:
+    """Say what is begun, on a line of its own."""
+    print(step, file=sys.stderr, flush=True)
+
+
+def say_nothing(step: str) -> None:
+    """Say nothing: what `--quiet` and `--json` ask for."""
+
+
 def _bar(stream: TextIO, unit: str) -> Progress:
     from tqdm import tqdm
 

@@ -56,7 +56,7 @@ class ImportReport:
 class ImportJob:
     """What to import: a file or folder of vectors, and the folder below which its pictures lie, if they are at hand.
 
-    `on_progress` is called with images done and images in all, `on_note` with what a person should know.
+    `on_progress` is called with images done and in all, `on_note` with what a person should know, `on_step` with what is begun.
     """
 
     settings: Settings
@@ -64,6 +64,7 @@ class ImportJob:
     pictures: Path | None = None
     on_progress: Callable[[int, int], None] = lambda done, total: None
     on_note: Callable[[str], None] = lambda note: None
+    on_step: Callable[[str], None] = lambda step: None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -83,7 +84,9 @@ def import_vectors(job: ImportJob) -> ImportReport:
         report.backbone, report.layer, report.dim = manifest.backbone, manifest.layer, manifest.dim
         report.weights_sha256 = manifest.weights_sha256
         if _Importing(job, source, pictures, report).run(writer, manifest):
-            published = publish(writer, manifest.key, job.settings, stop=job.stop, on_note=job.on_note)
+            published = publish(
+                writer, manifest.key, job.settings, stop=job.stop, on_note=job.on_note, on_step=job.on_step
+            )
             report.index = published["index"] if published else {}
             report.images = published["images"] if published else 0
     report.interrupted = job.stop.is_set()
