@@ -30,7 +30,7 @@ class Candidates(Protocol):
 class Annoy:
     """A forest of random projections."""
 
-    EFFORTS = (1_000, 2_000, 5_000, 10_000, 15_000, 25_000, 50_000)
+    EFFORTS = (1_000, 2_000, 5_000, 10_000, 15_000, 20_000, 30_000, 50_000)
     LOOKED_AT = 1
     """Vectors compared with the query for each unit of effort, about."""
 
