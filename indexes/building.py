@@ -34,7 +34,7 @@ SMALL_COLLECTION = 1_000
 
 SELF_TEST_QUERIES = 1_000
 RECALL_WANTED = 0.992
-"""A little more than the 0.99 that is promised: the effort that is chosen is the luckiest of several on this sample of queries."""
+"""A little more than the 0.99 that is promised: the effort chosen is the luckiest of several on this sample of queries."""
 RECALL_NEEDED = 0.95
 PROJECTED_DIM = 256
 """Longer vectors are projected onto so many principal components for the index.

@@ -1,7 +1,8 @@
 """A collection written by an earlier program stays readable: `golden/format-<version>/` is never written again.
 
-Made once, by the program of that version: three drawings indexed with the foretellable network of `fake_backbone`, one of them
-twice, and a damaged file.
+Made once, by the program of that version. `format-1`: three drawings indexed with the foretellable network of `fake_backbone`,
+one of them twice, and a damaged file; its generation is older than averages and calibration. `search-1`: sixty imported vectors
+of three labels, in a usearch index over eight numbers of a PCA, with everything that a generation holds.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from pathlib import Path
 import pytest
 
 from ann import IndexManifest, load_index
+from config import Settings
+from publishing import publish
+from search import Example, Query, open_service
 from store import FORMAT_VERSION, Batch, Record, Store, open_store, open_writer
 from tests.fake_backbone import NETWORK
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.fixture(params=sorted(path.name for path in GOLDEN.iterdir()))
-def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    shutil.copytree(GOLDEN / request.param, tmp_path / "rsc")
+@pytest.fixture
+def collection(tmp_path: Path) -> Store:
+    shutil.copytree(GOLDEN / "format-1", tmp_path / "rsc")
     return open_store(tmp_path / "rsc")
 
 
@@ -68,3 +72,30 @@ def test_a_golden_collection_can_be_added_to(collection: Store) -> None:
         batch = Batch(records=[Record(b"/golden/new.jpg", 1, 2, b"n" * 32, "JPEG", 3, 4)], vectors={b"n" * 32: -vector})
         writer.commit(NETWORK.key, batch)
     assert collection.snapshot(NETWORK.key).ids.tolist() == [1, 2, 3, 4, 6]
+
+
+def test_a_golden_generation_is_searched_with_all_its_parts(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "search-1", tmp_path / "rsc")
+    service = open_service(Settings(rsc_files=tmp_path / "rsc"))
+    assert service.status().index == "usearch"
+    assert service.rankings[0] == "kind"
+    found = service.search(Query((Example(3),), k=10))
+    assert found.ranking == "kind"
+    assert found.matches[0].image.image_id == 42  # the same vector
+    assert {match.image.label for match in found.matches} == {"trees"}
+    assert found.matches[0].closer_than is not None
+    assert found.matches[0].closer_than > 0.99
+    assert found.good_matches is not None
+    (row,) = [m for m in service.search(Query((Example(3),), k=59, ranking="plain")).matches if m.image.image_id == 6]
+    assert row.similarity == pytest.approx(0.925888, abs=1e-5)
+    service.close()
+
+
+def test_a_golden_generation_is_still_true_for_the_next_job(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "search-1", tmp_path / "rsc")
+    settings = Settings(rsc_files=tmp_path / "rsc", index="usearch")
+    with open_writer(settings.rsc_files, command="test") as writer:
+        before = writer.generation()
+        assert before is not None
+        assert publish(writer, before.manifest["vectors_key"], settings) == before.manifest
+        assert writer.generation() == before
