@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from errors import ExportError, ReducerError
 from tables import whole_file
-from vectors import BLOCK_ROWS, Ids, Vectors, unit_vectors
+from vectors import BLOCK_ROWS, Ids, Vectors, principal_axes, unit_vectors
 
 Kind = Literal["autoencoder", "pca"]
 FORMAT_VERSION = 1
@@ -165,9 +165,12 @@ def _check_count(count: int, options: ReducerOptions) -> None:
 def _fit_pca(
     train: Vectors, held_out: Vectors, options: ReducerOptions, on_progress: Callable[[Epoch], None]
 ) -> FittedReducer:
-    axes = _principal_axes(train)
-    shares = np.cumsum(_variances(train, axes))
-    dim = options.dim if isinstance(options.dim, int) else int(np.searchsorted(shares, options.dim)) + 1
+    blocks = (train[start : start + BLOCK_ROWS] for start in range(0, len(train), BLOCK_ROWS))
+    axes = principal_axes(blocks, options.dim if isinstance(options.dim, int) else train.shape[1])
+    variance = float(np.var(train, axis=0, dtype=np.float64).sum()) or 1.0
+    shares = np.cumsum(np.var(train @ axes, axis=0, dtype=np.float64)) / variance
+    enough = min(int(np.searchsorted(shares, options.dim)) + 1, axes.shape[1])
+    dim = options.dim if isinstance(options.dim, int) else enough
     if dim > axes.shape[1]:
         raise ReducerError(
             f"The {len(train):,} vectors to train on span only {axes.shape[1]} directions, fewer than the {dim} components asked "
@@ -178,35 +181,6 @@ def _fit_pca(
     on_progress(epoch)
     about = {"variance": float(shares[dim - 1]), "vectors": len(train) + len(held_out)}
     return FittedReducer(Reducer("pca", matrix, about), (epoch,))
-
-
-def _principal_axes(units: Vectors) -> Vectors:
-    """Return the axes of `units` (n, source_dim) about the origin, float32 (source_dim, rank), the heaviest first."""
-    count, source_dim = units.shape
-    if count >= source_dim:
-        squares = np.zeros((source_dim, source_dim))
-        for start in range(0, count, BLOCK_ROWS):
-            block = units[start : start + BLOCK_ROWS].astype(np.float64)
-            squares += block.T @ block
-        weights, axes = np.linalg.eigh(squares)
-    else:  # the same axes from the smaller of the two products
-        wide = units.astype(np.float64)
-        weights, sides = np.linalg.eigh(wide @ wide.T)
-        axes = wide.T @ sides
-    order = np.argsort(-weights, kind="stable")
-    # Below this share of the heaviest the rest of a float32 vector is rounding.
-    axes = axes[:, order[weights[order] > weights.max(initial=0) * 1e-10]]
-    axes /= np.linalg.norm(axes, axis=0)
-    # An axis may point either way; which way must not depend on the library that found it.
-    axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
-    return np.ascontiguousarray(axes, dtype=np.float32)
-
-
-def _variances(units: Vectors, axes: Vectors) -> npt.NDArray[np.float64]:
-    """Return the share of the variance (about the mean) that lies along each of the `axes`; all of them together have all."""
-    variances = np.var(units @ axes, axis=0, dtype=np.float64)
-    total = float(variances.sum())
-    return variances / total if total > 0 else np.ones(len(variances))
 
 
 def _loss(units: Vectors, encode: Vectors, decode: Vectors) -> float:

@@ -36,9 +36,10 @@ def largest(scores: Vectors, count: int) -> Ids:
 
 
 def principal_axes(blocks: Iterable[Vectors], count: int) -> Vectors:
-    """Return the `count` heaviest axes of the rows of `blocks` (m, dim), about the origin: float32 (dim, count), orthonormal.
+    """Return the `count` heaviest axes of the rows of `blocks` (m, dim), about the origin: float32 (dim, rank), orthonormal.
 
-    About the origin, because cosines are angles about it. The rows are looked at once; memory is that of (dim, dim) numbers.
+    About the origin, because cosines are angles about it. There are fewer than `count` where the rows span fewer directions. The
+    rows are looked at once; memory is that of (dim, dim) numbers.
     """
     from scipy.linalg import eigh
 
@@ -47,7 +48,9 @@ def principal_axes(blocks: Iterable[Vectors], count: int) -> Vectors:
         wide = block.astype(np.float64)
         squares = squares + wide.T @ wide
     dim = len(np.atleast_1d(squares))
-    _, axes = eigh(squares, subset_by_index=[max(0, dim - count), dim - 1])
+    weights, axes = eigh(squares, subset_by_index=[max(0, dim - count), dim - 1])
+    # Below this share of the heaviest the rest of a float32 vector is rounding.
+    axes = axes[:, weights > weights.max(initial=0) * 1e-10]
     # An axis may point either way; which way must not depend on the library that found it.
     axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1, 1)
     return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)

@@ -307,7 +307,8 @@ def _fitted_projection(snapshot: Snapshot, dim: int) -> Vectors:
     count = min(len(snapshot), PROJECTION_ROWS)
     places = np.sort(np.random.default_rng(SEED).choice(len(snapshot), count, replace=False))
     parts = (places[start : start + BLOCK_ROWS] for start in range(0, count, BLOCK_ROWS))
-    return principal_axes((unit_vectors(snapshot.take(part)) for part in parts), dim)
+    axes = principal_axes((unit_vectors(snapshot.take(part)) for part in parts), dim)
+    return np.pad(axes, ((0, 0), (0, dim - axes.shape[1])))  # few or equal images span fewer directions
 
 
 def _projecting(folder: Path) -> Callable[[Vectors], Vectors]:

@@ -321,6 +321,17 @@ def test_long_vectors_are_projected_for_the_index_and_measured_as_they_are(tmp_p
     assert not is_complete(tmp_path / "next", manifest)
 
 
+def test_fewer_images_than_principal_components_are_indexed_too(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(60, 400)).astype(np.float16)
+    vectors[30:] = vectors[:30]
+    snapshot = write_snapshot(tmp_path, vectors)
+    (tmp_path / "gen").mkdir()
+    manifest = build_index(snapshot, tmp_path / "gen", IndexOptions("usearch"))
+    assert (manifest.kind, manifest.projected_dim) == ("usearch", 256)
+    found = load_index(snapshot, tmp_path / "gen", manifest).query(snapshot.take(slice(0, 60)), 5)
+    assert (found.ids == Index(snapshot).query(snapshot.take(slice(0, 60)), 5).ids).all()
+
+
 def test_a_reduced_index_is_smaller_and_its_reducer_is_asked_for(snapshot: Snapshot, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     full = build_index(snapshot, tmp_path / "full", IndexOptions("usearch"))
