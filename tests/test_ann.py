@@ -172,7 +172,7 @@ def test_auto_is_exact_for_small_collections_and_annoy_for_others(tmp_path: Path
     assert manifest.kind == "annoy"
     assert manifest.self_test is not None
     assert manifest.self_test["recall"] >= 0.99
-    assert manifest.self_test["queries"] == 200
+    assert manifest.self_test["queries"] == 1000
 
 
 def test_without_annoy_usearch_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
