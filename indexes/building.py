@@ -109,12 +109,13 @@ def build_index(
     options: IndexOptions,
     *,
     reduction: Reduction | None = None,
+    project: bool = True,
     previous: tuple[Path, IndexManifest] | None = None,
     stop: threading.Event | None = None,
 ) -> IndexManifest:
     """Build an index over `snapshot` into `folder`, test it, and return what to write into the generation's manifest.
 
-    With a `reduction` the index is built over the vectors it makes, else, above `PROJECTED_DIM`, over principal components; its
+    With a `reduction` the index is built over the vectors it makes, else, above `PROJECTED_DIM`, over principal components (unless `project` is false); its
     candidates are ordered by the full vectors all the same.
 
     `previous` (its folder and manifest) is carried over when it was built with the same options and covers nearly
@@ -126,7 +127,7 @@ def build_index(
     exact = IndexManifest("exact", len(snapshot), asdict(options), snapshot.file, reason=reason)
     if kind == "exact":
         return exact
-    projected = PROJECTED_DIM if reduction is None and snapshot.dim > PROJECTED_DIM else 0
+    projected = PROJECTED_DIM if project and reduction is None and snapshot.dim > PROJECTED_DIM else 0
     wanted = replace(exact, kind=kind, reducer="" if reduction is None else reduction.name, projected_dim=projected)
     if previous is not None and _still_good(snapshot, previous, wanted):
         return _carry_over(previous, folder)
@@ -211,7 +212,8 @@ def _build_in_child(
     kind = wanted.kind
     smaller = wanted.projected_dim if reduction is None else reduction.dim
     dim = smaller or snapshot.dim
-    _check_room(folder, kind, int(len(snapshot) * (dim * 4 * 1.3 + wanted.options["trees"] * 12)), len(snapshot))
+    written = 1.3 + (1 if smaller else 0)  # the smaller vectors lie beside the index until it is built
+    _check_room(folder, kind, int(len(snapshot) * (dim * 4 * written + wanted.options["trees"] * 12)), len(snapshot))
     matrix = snapshot.matrix
     if not isinstance(matrix, np.memmap) or matrix.filename is None:
         raise ValueError("an index is built over vectors that lie on disk")
