@@ -186,7 +186,7 @@ def _fit_pca(
 def _loss(units: Vectors, encode: Vectors, decode: Vectors) -> float:
     """Return the mean of 1 - cosine between `units` and what their codes give back."""
     back = unit_vectors(units @ encode @ decode)
-    return float(1 - np.einsum("ij,ij->i", units, back, dtype=np.float64).mean())
+    return max(0.0, float(1 - np.einsum("ij,ij->i", units, back, dtype=np.float64).mean()))  # rounding goes below 0
 
 
 # The autoencoder

@@ -5,7 +5,8 @@ Owns what is measured and how. Does not own the reducers (`autoencoder`), the in
 Every image is a query, or as many by chance as can be compared in reasonable time; a query never finds itself. What a smaller
 vector finds *alone* is measured by exact search over all smaller vectors; *re-ordered* says how many of the true ten nearest are
 among the first hundred, which is what remains when those are put in order by the full vectors. Bytes, seconds to
-build and milliseconds of a query are those of the index that the settings would build, in one thread.
+build and milliseconds of a query are those of the index that the settings would build, in one thread. *Full* is an index over
+the vectors as they are; *projected* what a collection without a reducer has where they are long (`indexes.building`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ import numpy.typing as npt
 from ann import IndexOptions, Reduction, build_index
 from autoencoder import FittedReducer, Kind, Reducer, ReducerOptions, fit_reducer
 from config import Settings
+from errors import ReducerError
 from evaluation import judge
+from indexes.building import PROJECTED_DIM, PROJECTION
 from reducing import published_vectors, training_vectors
 from store import Snapshot, Store
 from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, unit_vectors
@@ -45,8 +48,8 @@ SEED = 20_150_625
 class Line:
     """One line of the comparison; `candidates` is the smallest number whose best ten, by full vectors, are 99 % of the true ten.
 
-    `precision` (P@10) and `mean_average_precision` are None without labels. `kind` is full, autoencoder or pca; `index` the kind
-    of index that bytes, seconds and milliseconds are of, `note` why it is not the kind asked for.
+    `precision` (P@10) and `mean_average_precision` are None without labels. `kind` is full, projected, autoencoder or
+    pca; `index` the kind of index that bytes, seconds and milliseconds are of, `note` why it is not the kind asked for.
     """
 
     kind: str
@@ -65,13 +68,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All lines, and what they were measured on: `labelled` of the `queries` have a label that another image shares."""
+    """All lines, and what they were measured on: `labelled` of the `queries` have a label that another image shares.
+
+    `notes` say which sizes have no line, because these vectors cannot be made so small, and why.
+    """
 
     vectors_key: str
     images: int
     queries: int
     labelled: int
     lines: list[Line]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,21 +95,39 @@ class _Measured:
 def compare(store: Store, settings: Settings, *, on_progress: Callable[[str], None] = lambda text: None) -> Comparison:
     """Measure full vectors, the autoencoder and PCA at every size of `DIMS` that is possible here.
 
-    Nothing of the collection is changed; memory is bounded. Raises `EmptyCollectionError`, `ReducerError`, `IndexBuildError`.
+    Nothing of the collection is changed; memory is bounded. Raises `EmptyCollectionError`, `IndexBuildError`.
     """
     key, snapshot = published_vectors(store)
     on_progress("the true neighbours")
     given = _measured(store, snapshot, settings)
-    lines = [_line("full", None, 0.0, given)]
+    lines, notes = _lines_without_reducer(given, on_progress), []
     training = training_vectors(snapshot, ReducerOptions().seed)
     for kind in KINDS:
         for dim in DIMS:
             if dim < min(snapshot.dim, 0.9 * len(training)):
                 on_progress(f"{kind}, {dim} numbers")
                 started = time.perf_counter()
-                fitted = _fitted(training, kind, dim)
-                lines.append(_line(kind, fitted.reducer, time.perf_counter() - started, given))
-    return Comparison(key, len(snapshot), len(given.places), int(_shares_label(given).sum()), lines)
+                try:
+                    reducer = _fitted(training, kind, dim).reducer
+                except ReducerError as error:  # vectors that are equal, or zeros: the other lines are worth having
+                    notes.append(f"{kind} {dim}: {str(error).partition('. ')[0]}.")
+                    continue
+                trained_s = time.perf_counter() - started
+                lines.append(_line(kind, reducer, trained_s, _cost(given, reducer), given))
+    return Comparison(key, len(snapshot), len(given.places), int(_shares_label(given).sum()), lines, notes)
+
+
+def _lines_without_reducer(given: _Measured, on_progress: Callable[[str], None]) -> list[Line]:
+    on_progress("the full vectors")
+    full = _cost(given, None)
+    lines = [_line("full", None, 0.0, full, given)]
+    exact_is_wanted = full.index == "exact" and not full.note
+    if given.snapshot.dim > PROJECTED_DIM and not exact_is_wanted:
+        on_progress("what is indexed without a reducer")
+        cost = _cost(given, None, project=True)
+        if cost.projection is not None:
+            lines.append(_line("projected", Reducer("pca", cost.projection), 0.0, cost, given))
+    return lines
 
 
 def _fitted(training: Vectors, kind: Kind, dim: int) -> FittedReducer:
@@ -136,11 +161,10 @@ def _shares_label(given: _Measured) -> npt.NDArray[np.bool_]:
     return (own >= 0) & (np.bincount(given.labels[given.labels >= 0], minlength=1)[np.maximum(own, 0)] > 1)
 
 
-def _line(kind: str, reducer: Reducer | None, trained_s: float, given: _Measured) -> Line:
+def _line(kind: str, reducer: Reducer | None, trained_s: float, cost: _Cost, given: _Measured) -> Line:
     dim = given.snapshot.dim if reducer is None else reducer.dim
     ranks, precision, average = _quality(given, reducer)
-    enough = [count for count in CANDIDATES if (ranks < count).mean() >= RECALL_WANTED]
-    cost = _cost(given, reducer)
+    enough = [count for count in CANDIDATES if ranks.size and (ranks < count).mean() >= RECALL_WANTED]
     return Line(
         kind,
         dim,
@@ -148,8 +172,8 @@ def _line(kind: str, reducer: Reducer | None, trained_s: float, given: _Measured
         cost.bytes,
         round(trained_s + cost.build_s, 3),
         round(cost.query_ms, 3),
-        float((ranks < K).mean()),
-        float((ranks < REORDERED).mean()),
+        float((ranks < K).mean()) if ranks.size else 1.0,  # one image has no neighbours to be missed
+        float((ranks < REORDERED).mean()) if ranks.size else 1.0,
         enough[0] if enough else None,
         precision,
         average,
@@ -191,18 +215,20 @@ class _Cost:
     build_s: float
     query_ms: float
     note: str
+    projection: Vectors | None = None
 
 
-def _cost(given: _Measured, reducer: Reducer | None) -> _Cost:
+def _cost(given: _Measured, reducer: Reducer | None, *, project: bool = False) -> _Cost:
     """Build the index of the settings in a folder of its own, over smaller vectors or full ones, and look at its self-test."""
     snapshot = given.snapshot
     reduction = None if reducer is None else Reduction(reducer.kind, reducer.dim, reducer.apply)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="lookalike-") as folder:
-        index = build_index(snapshot, Path(folder), given.options, reduction=reduction)
+        index = build_index(snapshot, Path(folder), given.options, reduction=reduction, project=project)
+        projection = np.load(Path(folder) / PROJECTION) if index.projected_dim else None
     built_s = time.perf_counter() - started
     if index.kind != "exact" and index.self_test is not None:
-        return _Cost(index.kind, index.bytes, built_s, index.self_test["query_ms"], "")
+        return _Cost(index.kind, index.bytes, built_s, index.self_test["query_ms"], "", projection)
     held = np.concatenate(list(_blocks(snapshot, reducer)))
     built_s = time.perf_counter() - started
     queries = held[given.places[:TIMED_QUERIES]]

@@ -130,9 +130,13 @@ def _train(
     reason = _why_train(path, about)
     if reason is None:
         return False
-    if reason:
-        on_note(f"The {options.kind} is trained anew: {reason}.")
-    fitted = fit_reducer(training_vectors(snapshot, options.seed), options, on_progress=on_progress)
+
+    def progress(epoch: Epoch) -> None:
+        if reason and epoch.number == 1:  # not before: a size that cannot be is refused, and nothing is trained
+            on_note(f"The {options.kind} is trained anew: {reason}.")
+        on_progress(epoch)
+
+    fitted = fit_reducer(training_vectors(snapshot, options.seed), options, on_progress=progress)
     save_reducer(fitted, path, about=about)
     return True
 

@@ -24,12 +24,15 @@ SETTINGS = ("rsc_files", "reducer", "reduced_dim", "index", "trees", "search_k")
 EPILOG = """examples:
   python autoencoder.py                                        train the autoencoder (256 numbers) and use it
   python autoencoder.py --reducer pca --reduced-dim 0.95       PCA that keeps 95 % of the variance
-  python autoencoder.py --reducer none                         back to full vectors; what was trained stays on disk
+  python autoencoder.py --reducer none                         no reducer; what was trained stays on disk
   python autoencoder.py --compare                              what each would cost and find; changes nothing
 
 The index is built over the smaller vectors and only proposes candidates: every answer is put in order by the full ones."""
 EPOCHS_A_LINE = 10
 COMPARISON_PLOT = "comparison.png"
+PROJECTED_TEXT = (
+    "full: an index over the vectors as they are; projected: over their principal components, as without a reducer."
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,7 +76,7 @@ def _reduce(arguments: argparse.Namespace, settings: Settings) -> int:
     silent = arguments.quiet or arguments.json
     reduced = reduce_collection(
         settings,
-        on_progress=_show_nothing if silent else _show_epoch,
+        on_progress=_show_nothing if silent or settings.reducer == "pca" else _show_epoch,  # PCA has no epochs
         on_note=lambda note: print(f"NOTE: {note}", file=sys.stderr),
     )
     plot = None
@@ -116,16 +119,15 @@ def _report_text(reduced: Reduced, plot: Path | None, settings: Settings) -> str
     index = reduced.generation.get("index") or {}
     lines = []
     if reduced.reducer is None:
-        lines.append("Reducer:  none: the index holds full vectors")
+        lines.append(f"Reducer:  none: {_searched_text(index)}")
     else:
         last = reduced.history[-1] if reduced.history else None
         how = "trained now" if reduced.trained else "trained before on the same vectors"
         lines.append(f"Reducer:  {reduced.kind}, {reduced.reducer.source_dim} -> {reduced.reducer.dim} numbers, {how}")
         if last is not None:
             best = min(reduced.history, key=lambda epoch: epoch.held_out_loss)
-            lines.append(
-                f"Losses:   {best.loss:.4f}, held out {best.held_out_loss:.4f} (1 - cosine), epoch {best.number}"
-            )
+            when = "" if reduced.kind == "pca" else f", epoch {best.number}"
+            lines.append(f"Losses:   {best.loss:.4f}, held out {best.held_out_loss:.4f} (1 - cosine){when}")
         lines.append(f"Lies in:  {reduced.path}")
     if plot is not None:
         lines.append(f"Plot:     {plot}")
@@ -135,6 +137,14 @@ def _report_text(reduced: Reduced, plot: Path | None, settings: Settings) -> str
     lines.append(f"Time:     {reduced.seconds:,.1f} s")
     lines.append(f"Search:   python app.py{_folder_option(settings)}")
     return "\n".join(lines)
+
+
+def _searched_text(index: dict[str, Any]) -> str:
+    if index.get("kind") == "exact":
+        return "exact search among the full vectors"
+    dim = index.get("projected_dim")
+    over = f"{dim} principal components of the full vectors" if dim else "the full vectors"
+    return f"the index is built over {over}"
 
 
 def _index_text(index: dict[str, Any]) -> str:
@@ -159,17 +169,25 @@ def _compare(arguments: argparse.Namespace, settings: Settings) -> int:
         show = lambda text: print(f"Measuring {text} …", file=sys.stderr, flush=True)  # noqa: E731
     comparison = compare(store, settings, on_progress=show)
     target = settings.rsc_files / "reducers" / comparison.vectors_key / COMPARISON_PLOT
-    plot: Path | None = target
-    try:
-        _plot_comparison(comparison, target)
-    except (OSError, ExportError) as error:  # a collection that may only be read: the figures are there all the same
-        print(f"NOTE: there is no plot: {error}", file=sys.stderr)
-        plot = None
+    plot = _comparison_plot(comparison, target)
     if arguments.json:
         print(json.dumps({**asdict(comparison), "plot": plot and str(plot.absolute())}, indent=2))
     else:
         print(_comparison_text(comparison, plot))
     return 0
+
+
+def _comparison_plot(comparison: Comparison, target: Path) -> Path | None:
+    """Draw the plot into `target` and return it, or say why there is none and return None."""
+    if not any(line.kind in ("autoencoder", "pca") for line in comparison.lines):
+        print(f"NOTE: there is no plot: nothing smaller was made of {comparison.images:,} images.", file=sys.stderr)
+        return None
+    try:
+        _plot_comparison(comparison, target)
+    except (OSError, ExportError) as error:  # a collection that may only be read: the figures are there all the same
+        print(f"NOTE: there is no plot: {error}", file=sys.stderr)
+        return None
+    return target
 
 
 def _comparison_text(comparison: Comparison, plot: Path | None) -> str:
@@ -202,7 +220,9 @@ def _comparison_text(comparison: Comparison, plot: Path | None) -> str:
         "",
         "recall@10: of the full vectors' ten nearest, found by the smaller ones alone; re-ordered: by the best ten, by full",
         "vectors, of a hundred candidates; needed: candidates for 99 %. P@10 and mAP are of the smaller vectors alone.",
+        *(PROJECTED_TEXT for line in comparison.lines if line.kind == "projected"),
         *(f"{line.kind} {line.dim}: {line.note}" for line in comparison.lines if line.note),
+        *comparison.notes,
         *([] if plot is None else [f"Plot: {plot}"]),
     ]
     return "\n".join(text)
@@ -250,14 +270,17 @@ def _plot_comparison(comparison: Comparison, path: Path) -> None:
     ]
     figure = Figure(figsize=(11, 6), layout="constrained")
     for axes, (title, value) in zip(figure.subplots(2, 3).flat, panels, strict=True):
+        drawn = False
         for kind, style in (("autoencoder", "o-"), ("pca", "s--")):
             points = [(line.dim, value(line)) for line in comparison.lines if line.kind == kind]
             known = [(dim, number) for dim, number in points if number is not None]
             axes.plot([dim for dim, _ in known], [number for _, number in known], style, label=kind)
+            drawn = drawn or bool(known)
         full = value(comparison.lines[0])
         if full is not None:
             axes.axhline(full, color="grey", linestyle=":", label=f"full ({comparison.lines[0].dim})")
-        axes.set_xscale("log", base=2)
+        if drawn:  # without labels there is no P@10 and no mAP
+            axes.set_xscale("log", base=2)
         axes.set(title=title, xlabel="numbers a vector")
     figure.axes[0].legend()
     _save_figure(figure, path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,10 +17,10 @@ import comparing
 import reducing
 from commands.autoencoder import main
 from commands.img2vec import main as img2vec
-from config import ROOT
+from config import ROOT, Settings
 from store import open_store
 from tests import fake_backbone
-from tests.reduced_collection import KEY, collection_at
+from tests.reduced_collection import KEY, add_vectors, collection_at, group_vectors
 from tests.test_reducing import everything
 
 
@@ -37,7 +38,8 @@ def test_training_is_reported_for_people_and_for_programs(folder: Path, capsys: 
     assert "numbers, trained now" in output.out
     assert "exact search needs no smaller vectors" in output.out
     assert f"python app.py --rsc-files {folder}" in output.out
-    assert "Epoch 1 of at most 1" in output.err
+    assert output.err == ""
+    assert "(1 - cosine)\n" in output.out
     assert main([*arguments, "--json"]) == 0
     output = capsys.readouterr()
     report = json.loads(output.out)
@@ -45,7 +47,7 @@ def test_training_is_reported_for_people_and_for_programs(folder: Path, capsys: 
     assert Path(report["file"]) == folder / "reducers" / KEY / "pca.npz"
     assert output.err == ""
     assert main(["--rsc-files", str(folder), "--reducer", "none"]) == 0
-    assert "Reducer:  none" in capsys.readouterr().out
+    assert "Reducer:  none: exact search among the full vectors" in capsys.readouterr().out
     generation = open_store(folder).generation()
     assert generation is not None
     assert generation.manifest["reducer"] is None
@@ -114,14 +116,59 @@ def test_the_comparison_is_a_table_a_plot_and_json(
 def test_where_nothing_can_be_written_the_table_comes_and_training_says_so(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparing, "KINDS", ())
+    monkeypatch.setattr(comparing, "KINDS", ("pca",))
+    monkeypatch.setattr(comparing, "DIMS", (8,))
     (folder / "reducers").write_text("a file where the folder belongs")
     assert main(["--rsc-files", str(folder), "--compare", "--json"]) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["plot"] is None
-    assert "NOTE: there is no plot" in output.err
+    assert "NOTE: there is no plot: " in output.err
+    assert "nothing smaller" not in output.err
     assert main(["--rsc-files", str(folder), "--reducer", "pca", "--reduced-dim", "4"]) == 1
     assert "The reducer cannot be written into" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_a_few_images_are_compared_without_a_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    collection_at(tmp_path / "rsc", count)
+    assert main(["--rsc-files", str(tmp_path / "rsc"), "--compare"]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines()[3].split()[:3] == ["full", "48", "exact"]
+    assert "nan" not in output.out
+    assert "NOTE: there is no plot: nothing smaller" in output.err
+    assert "Plot:" not in output.out
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_without_labels_are_plotted_and_impossible_sizes_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "KINDS", ("pca",))
+    monkeypatch.setattr(comparing, "DIMS", (1, 32))
+    settings = Settings(rsc_files=tmp_path / "rsc")
+    add_vectors(settings, np.ones((60, 48), np.float32))
+    assert main(["--rsc-files", str(tmp_path / "rsc"), "--compare"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("pca 32: The 57 vectors to train on span only 1 directions")
+    assert Path(lines[-1].removeprefix("Plot: ")).exists()
+
+
+def test_an_index_over_principal_components_is_called_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "KINDS", ())
+    settings = Settings(rsc_files=tmp_path / "rsc")
+    add_vectors(settings, group_vectors(300, dim=320))
+    arguments = ["--rsc-files", str(tmp_path / "rsc"), "--index", "annoy", "--trees", "10"]
+    assert main([*arguments, "--reducer", "none"]) == 0
+    assert "none: the index is built over 256 principal components of the full vectors\n" in capsys.readouterr().out
+    assert main([*arguments, "--compare"]) == 0
+    output = capsys.readouterr().out
+    assert "\nprojected      256  annoy " in output
+    assert "\nfull: an index over the vectors as they are; projected:" in output
 
 
 def test_ctrl_c_is_said_and_returned(

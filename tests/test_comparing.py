@@ -91,6 +91,42 @@ def test_a_built_index_is_measured_where_there_is_one(tmp_path: Path) -> None:
     assert comparison.lines[1].bytes < comparison.lines[0].bytes
 
 
+def test_long_vectors_are_measured_as_they_are_and_as_they_are_indexed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "KINDS", ())
+    settings = Settings(rsc_files=tmp_path / "rsc", index="annoy", trees=10)
+    add_vectors(settings, group_vectors(300, dim=320))
+    full, projected = compared(settings).lines
+    assert [(line.kind, line.dim, line.index) for line in (full, projected)] == [
+        ("full", 320, "annoy"),
+        ("projected", 256, "annoy"),
+    ]
+    assert full.recall_alone == 1
+    assert 0.9 < projected.recall_alone < 1
+    assert projected.bytes < full.bytes
+    assert [line.kind for line in compared(replace(settings, index="exact")).lines] == ["full"]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        (np.ones((60, 48), np.float32), "pca 40: The 57 vectors to train on span only 1 directions"),
+        (np.zeros((60, 48), np.float32), "pca 40: 0 vectors are there to train on"),
+    ],
+)
+def test_a_size_that_cannot_be_is_told_and_the_other_lines_come(tmp_path: Path, vectors: Vectors, said: str) -> None:
+    settings = Settings(rsc_files=tmp_path / "rsc")
+    add_vectors(settings, vectors)
+    comparison = compared(settings)
+    assert [(line.kind, line.dim) for line in comparison.lines][:3] == [
+        ("full", 48),
+        ("autoencoder", 4),
+        ("autoencoder", 40),
+    ]
+    assert comparison.notes[-1].startswith(said)
+
+
 def test_only_labels_that_another_image_has_are_asked_for(tmp_path: Path) -> None:
     settings = Settings(rsc_files=tmp_path / "rsc")
     add_vectors(settings, group_vectors(60), labels=["alone", *["shared"] * 59])

@@ -63,6 +63,9 @@ def test_a_reducer_is_trained_once_for_the_same_vectors_and_options(settings: Se
     assert again.reducer is not None
     assert again.reducer.dim == 8
     assert notes.pop() == "The pca is trained anew: dim was 16, now 8."
+    with pytest.raises(ReducerError):
+        reduce_collection(replace(settings, reduced_dim="4000"), on_note=notes.append)
+    assert notes == []  # nothing is trained anew
     add_vectors(settings, group_vectors(30, seed=5), first=2_000)
     assert reduce_collection(replace(settings, reduced_dim="8"), on_note=notes.append).trained
     assert "the collection's vectors are others" in notes.pop()
