@@ -280,28 +280,34 @@ def read_labels(path: Path, records: Sequence[Record]) -> tuple[list[str | None]
     """Read the label of each of `records` from a CSV file: a column of names or paths, a column of labels.
 
     Columns are told by a first line with `label` and one of `path`, `name`, `file`, `filename`; without it they are the first
-    two. A row means the image with that path, else the one with that file name. Returns the labels in the order of `records`,
-    None for those that no row names, and how many rows name no image. Raises `RequestError` for a file that cannot be read, a
-    row without a label, and a name that several images have.
+    two. A row means the image with that path, else the one whose path ends so, such as `cats/1.jpg` or `1.jpg`. Returns the labels in the order of `records`,
+    None for those that no row names, and how many rows name no image. Raises `RequestError` for a file that cannot be read or
+    names no image at all, a row without a label, and an ending that several images have.
     """
-    names = Counter(os.path.basename(record.path) for record in records)
+    rows = [(line, name, os.fsencode(name), label) for line, name, label in _rows(path)]
+    wanted, paths = {key for _, _, key, _ in rows}, {record.path for record in records}
+    meant = [
+        [end for end in _endings(record.path) if end in wanted and (end == record.path or end not in paths)]
+        for record in records
+    ]
+    counts = Counter(end for ends in meant for end in ends)
+    if not counts:
+        example = "" if not records else f", such as {os.fsdecode(records[0].path)!a}"
+        raise RequestError(f"No row of {path} names an image of the collection by its path or an ending of it{example}.")
     given: dict[bytes, str] = {}
-    for line, name, label in _rows(path):
-        key = os.fsencode(name)
+    for line, name, key, label in rows:
         if not label:
             raise RequestError(f"{path}, line {line}: {name!r} has no label.")
-        if names[key] > 1 and not any(record.path == key for record in records):
-            raise RequestError(
-                f"{path}, line {line}: {names[key]} images are called {name!r}. Give the whole path instead of the name."
-            )
+        if counts[key] > 1:
+            raise RequestError(f"{path}, line {line}: {counts[key]} images are called {name!r}. Give more of the path.")
         given[key] = label
-    labels: list[str | None] = []
-    used: set[bytes] = set()
-    for record in records:
-        key = record.path if record.path in given else os.path.basename(record.path)
-        labels.append(given.get(key))
-        used.add(key)
-    return labels, len(given.keys() - used)
+    return [given[ends[0]] if ends else None for ends in meant], len(wanted - counts.keys())
+
+
+def _endings(path: bytes) -> Iterator[bytes]:
+    """Yield `path` and what follows each of its slashes, the longest first."""
+    yield path
+    yield from (path[place + 1 :] for place, sign in enumerate(path) if sign == ord("/"))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:

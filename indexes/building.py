@@ -115,8 +115,8 @@ def build_index(
 ) -> IndexManifest:
     """Build an index over `snapshot` into `folder`, test it, and return what to write into the generation's manifest.
 
-    With a `reduction` the index is built over the vectors it makes, else, above `PROJECTED_DIM`, over principal components (unless `project` is false); its
-    candidates are ordered by the full vectors all the same.
+    With a `reduction` the index is built over the vectors it makes, else, above `PROJECTED_DIM`, over principal components, if
+    `project` does not forbid it; its candidates are ordered by the full vectors all the same.
 
     `previous` (its folder and manifest) is carried over when it was built with the same options and covers nearly
     everything: the few images it does not know are scanned exactly. A build that fails, fails its self-test, or is ended

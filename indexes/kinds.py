@@ -7,10 +7,12 @@ Sources: Annoy (github.com/spotify/annoy), HNSW in usearch (github.com/unum-clou
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -68,20 +70,32 @@ class Usearch:
     LOOKED_AT = 16
 
     def __init__(self, path: Path, dim: int, search_k: int) -> None:
-        # OpenVINO first: usearch brings a C++ library of its own, after which OpenVINO could not read networks any more
-        # (usearch 2.26, OpenVINO 2026.4). Without its telemetry, as in backbones/.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        import openvino  # noqa: F401
-        from usearch.index import Index as Hnsw
+        self._path, self._dim = path, dim
+        self._effort = search_k or 128
+        self._views: dict[int, Any] = {}
+        self._opening = threading.Lock()
+        self._view(self._effort)
 
-        self._index = Hnsw(ndim=dim, metric="cos", dtype="bf16", expansion_search=search_k or 128)
-        self._index.view(str(path))
+    def _view(self, effort: int) -> Any:
+        """Return the index, opened to be searched with `effort`. The effort is a property of the whole object: changing it would
+        slow other threads, and every query after a large one."""
+        with self._opening:
+            if effort not in self._views:
+                # OpenVINO first: usearch brings a C++ library of its own, after which OpenVINO could not read networks any
+                # more (usearch 2.26, OpenVINO 2026.4). Without its telemetry, as in backbones/.
+                sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+                import openvino  # noqa: F401
+                from usearch.index import Index as Hnsw
+
+                opened = Hnsw(ndim=self._dim, metric="cos", dtype="bf16", expansion_search=effort)
+                opened.view(str(self._path))
+                self._views[effort] = opened
+            return self._views[effort]
 
     def search(self, query: Vectors, count: int, effort: float) -> Ids:
-        # Its effort depends on the count alone. Grows and never shrinks: threads cannot spoil each other's answers.
-        if self._index.expansion_search < 2 * count:
-            self._index.expansion_search = 2 * count  # type: ignore[misc]  # its stub forgets the setter
-        return np.asarray(self._index.search(query, count).keys, dtype=np.int64)
+        # At least twice what is wanted, in steps of two, so that few are ever opened.
+        steps = max(0, math.ceil(math.log2(2 * count / self._effort)))
+        return np.asarray(self._view(self._effort * 2**steps).search(query, count).keys, dtype=np.int64)
 
     @staticmethod
     def build(vectors: Iterator[Vectors], dim: int, path: Path, trees: int) -> None:

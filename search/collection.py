@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from errors import (
     CollectionError,
     EmptyCollectionError,
     ExportError,
+    ImageError,
     ImageNotFoundError,
     LookalikeError,
     QueryError,
@@ -43,8 +45,8 @@ from publishing import publish
 from search.adding import add_images
 from search.given import Images, Source, sources
 from search.looking import Looked, find_record, look
-from search.queries import combined
-from search.rows import Rows, make_rows
+from search.queries import Box, combined
+from search.rows import ROW_DTYPE, Rows, make_rows
 from search.service import Loaded, SearchService
 from store import Filter, Store, open_store, open_writer
 from store.copying import copy_collection
@@ -126,6 +128,7 @@ class Collection:
         unlike: Images | None = None,
         together: bool = False,
         where: Filter | None = None,
+        box: Box | None = None,
     ) -> Rows:
         """Return the images of the collection nearest to each of `images`: rows (n,) sorted by query, then rank.
 
@@ -134,28 +137,35 @@ class Collection:
         from 1.
 
         k: how many at most; None: all within `radius`. radius: the largest distance, inclusive; None: any. Both None: every
-        image. An image of the collection finds itself, at distance 0 and rank 1. `unlike`: images to be far from, for each
+        image. An image of the collection finds itself at rank 1: at distance 0, but that a vector of zeros is at cosine
+        distance 1 from everything, itself as well (and so not within a lesser radius). `unlike`: images to be far from, for each
         query. `together`: all of `images` are one query, for what is like all of them. `where`: only these images are
-        answered, and k of them are found if there are k. Order and distances are always plain ones, never those of pages.
+        answered, and k of them are found if there are k. `box`: only this part of each picture is asked with, of an image of
+        the collection as its file shows it (`NoOriginalError`, `OriginalGoneError`). Order and distances are always plain ones, never those of pages.
 
         Raises `QueryError` for k < 1, a negative radius, a vector of another dimension or with NaN; `ImageError` for a picture
         that cannot be read; `ImageNotFoundError`; `NoNetworkError` for a picture where vectors came from elsewhere. When some
         of many images cannot be searched with, `BatchError` names each of them, and its `rows` has the answers of the others.
         """
         check_reach(k, radius, metric)
+        if not isinstance(box, Box | None):
+            raise QueryError(f"The box is {box!r:.80}, but must be such as Box(0, 0, 0.5, 1), the left half.")
         given, many = sources(images)
         labels = None if label is None else _labels(label, 1 if together else len(given), several=many and not together)
         loaded = self._service.ready()
-        seen = look(loaded, self.settings, given)
+        seen = look(loaded, self.settings, given, box)
         if seen.errors and (together or not many):
             raise next(iter(seen.errors.values()))
         away = None if unlike is None else self._all_vectors(loaded, unlike)
         asked = _asked(seen, labels, away, together=together)
         allowed = None if where is None else self._service.matching(loaded, where)
         found = loaded.index.query(asked.vectors, k, radius=radius, metric=metric, allowed=allowed)
-        for number, image_id in enumerate(asked.ids):
-            if image_id is not None and (allowed is None or image_id in allowed):
-                _put_first(found, number, image_id)
+        own = np.array([-1 if image_id is None else image_id for image_id in asked.ids], dtype=np.int64)
+        distances = loaded.index.measure(asked.vectors, own[:, None], metric=metric)[:, 0].round(DECIMALS)
+        near = np.isfinite(distances) if radius is None else distances <= radius
+        for number in np.flatnonzero(near & (own >= 0)).tolist():
+            if allowed is None or own[number] in allowed:
+                _put_first(found, number, own[number], distances[number])
         records = loaded.store.records(np.unique(found.ids[found.ids >= 0]).tolist())
         rows = make_rows(asked.labels, found, {image_id: show_path(r.path) for image_id, r in records.items()})
         if seen.errors:
@@ -269,7 +279,8 @@ def create_collection(
 
     `backbone` is the network for pictures, as in `img2vec.py`. Vectors, float (n, dim), make a collection without a network:
     it is searched by its own images and by vectors. Files that cannot become images are logged as a warning. Raises
-    `CollectionError` when `folder` holds a collection already, and what `Collection.add` raises.
+    `CollectionError` when `folder` holds a collection already, and what `Collection.add` raises. When nothing of what was
+    given can become an image, the reason is raised, of several a `BatchError` with each, and nothing is left in `folder`.
     """
     temporary = tempfile.TemporaryDirectory(prefix="lookalike-") if folder is None else None
     where = Path(folder if folder is not None else os.path.join(temporary.name, "rsc_files") if temporary else "")
@@ -280,15 +291,40 @@ def create_collection(
     chosen = replace(load_settings() if settings is None else settings, rsc_files=where)
     if backbone is not None:
         chosen = replace(chosen, backbone=backbone)
+    before = set(os.listdir(where)) if where.is_dir() else None
     try:
-        add_images(chosen, images, names, labels)
+        failures = add_images(chosen, images, names, labels)
         if Store(where).current_stamp() is None:
             raise QueryError("There is no image to make a collection of.")
+        collection = Collection(chosen, temporary)
+        if failures and not len(collection):
+            collection.close()
+            _clear(where, before)
+            raise _nothing_usable(failures)
     except BaseException:
         if temporary is not None:
             temporary.cleanup()
         raise
-    return Collection(chosen, temporary)
+    return collection
+
+
+def _clear(folder: Path, before: set[str] | None) -> None:
+    """Remove what came into `folder`, which held the names `before`; None: it was not there."""
+    if before is None:
+        shutil.rmtree(folder)
+        return
+    for entry in folder.iterdir():
+        if entry.name not in before:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _nothing_usable(failures: list[Failure]) -> LookalikeError:
+    errors = {place: ImageError(f"{failure.path}: {failure.reason}") for place, failure in enumerate(failures)}
+    if len(errors) == 1:
+        return errors[0]
+    listed = "".join(f"\n  {error}" for error in errors.values())
+    message = f"None of {len(errors):,} can become an image, and no collection was made.{listed}"
+    return BatchError(message, np.empty(0, dtype=ROW_DTYPE), errors)
 
 
 def _record_id(loaded: Loaded, source: Source) -> int:
@@ -338,18 +374,14 @@ def _labels(label: object, count: int, *, several: bool) -> list[object]:
     return labels
 
 
-def _put_first(found: Neighbours, number: int, image_id: int) -> None:
+def _put_first(found: Neighbours, number: int, image_id: int, distance: float) -> None:
     """Let an image that asks come first in its own answer: equal ones with smaller ids tie with it, or pushed it out."""
-    ids, distances = found.ids[number], found.distances[number].round(DECIMALS)
-    place = np.flatnonzero(ids == image_id)
-    if not len(place):
-        if not len(ids) or distances[-1] > 0:  # 0 at the end: all of them are equal to it
-            return
-        place = np.array([len(ids) - 1])
-    elif distances[place[0]] > distances[0]:  # a vector of zeros is at distance 1 from itself
+    ids, distances = found.ids[number], found.distances[number]
+    if not len(ids):
         return
-    ids[1 : place[0] + 1] = ids[: place[0]].copy()
-    ids[0] = image_id
+    place = int((np.flatnonzero(ids == image_id).tolist() or [len(ids) - 1])[0])
+    ids[1 : place + 1], distances[1 : place + 1] = ids[:place].copy(), distances[:place].copy()
+    ids[0], distances[0] = image_id, distance
 
 
 def _batch_error(errors: Mapping[int, LookalikeError], count: int, rows: Rows) -> BatchError:

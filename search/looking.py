@@ -6,6 +6,7 @@ Owns which of the two happens, and that what is wrong with one of many does not 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from errors import (
     ImageNotFoundError,
     LookalikeError,
     NoNetworkError,
+    NoOriginalError,
+    OriginalGoneError,
     QueryError,
     UnreadableFileError,
 )
@@ -27,12 +30,16 @@ from images import Limits, decode_image
 from images.pixels import to_rgb
 from pipeline import show_path
 from search.given import Source
-from search.service import Loaded
+from search.queries import Box
+from search.service import Loaded, check_original
 from store import Record
 from vectors import Vectors
 
 PICTURES_AT_ONCE = 32
 """Pictures that are decoded before the network looks at them: bounds memory, and is a few batches."""
+
+ABOUT_ONE = (ImageError, ImageNotFoundError, NoNetworkError, NoOriginalError, OriginalGoneError, QueryError)
+"""What is wrong with one of many images, and does not concern the others."""
 
 
 @dataclass
@@ -50,24 +57,29 @@ class Looked:
     errors: dict[int, LookalikeError] = field(default_factory=dict)
 
 
-def look(loaded: Loaded, settings: Settings, given: Sequence[Source]) -> Looked:
-    """Return the vectors of `given`. Raises only what concerns them all, such as `BackboneError`."""
+def look(loaded: Loaded, settings: Settings, given: Sequence[Source], box: Box | None = None) -> Looked:
+    """Return the vectors of `given`, or of the part `box` of each picture. Raises only what concerns them all (`BackboneError`).
+
+    A part of an image of the collection is seen in its file, and is not that image.
+    """
     looked = Looked(np.empty((len(given), loaded.snapshot.dim), dtype=np.float32))
     waiting: list[tuple[int, Image.Image]] = []
     for place, source in enumerate(given):
         try:
             image_id = known_id(loaded, source)
-            if image_id is not None:
+            if box is not None:
+                waiting.append((place, _part(loaded, settings, source, image_id, box)))
+            elif image_id is not None:
                 looked.vectors[place] = loaded.snapshot.take(np.array([loaded.snapshot.position(image_id)]))[0]
             elif isinstance(source, np.ndarray) and source.dtype.kind == "f":
                 looked.vectors[place] = _checked(source, loaded.snapshot.dim)
             else:
                 waiting.append((place, _picture(loaded, settings, source)))
-        except (ImageError, ImageNotFoundError, NoNetworkError, QueryError) as error:
+        except ABOUT_ONE as error:
             looked.errors[place] = error
             continue
         looked.places.append(place)
-        looked.ids.append(image_id)
+        looked.ids.append(image_id if box is None else None)
         looked.labels.append(_label(loaded, source, image_id, place))
         if len(waiting) == PICTURES_AT_ONCE:
             _embed(loaded, waiting, looked.vectors)
@@ -122,8 +134,22 @@ def _checked(vector: Vectors, dim: int) -> Vectors:
     return numbers
 
 
-def _picture(loaded: Loaded, settings: Settings, source: Source) -> Image.Image:
-    side = loaded.embedder.side  # first, so that nothing is decoded in vain where there is no network
+def _part(loaded: Loaded, settings: Settings, source: Source, image_id: int | None, box: Box) -> Image.Image:
+    """Return the part `box` of a picture. Raises `QueryError` for a vector, `NoOriginalError`, `OriginalGoneError`."""
+    if isinstance(source, np.ndarray) and source.dtype.kind == "f":
+        raise QueryError("A vector has no parts: a box needs a picture or an indexed image.")
+    if image_id is not None:
+        record = loaded.store.record(image_id)
+        check_original(record)
+        source = record.path
+    return box.cut(_picture(loaded, settings, source, box.least_share))
+
+
+def _picture(loaded: Loaded, settings: Settings, source: Source, share: float = 1.0) -> Image.Image:
+    """Return a picture, decoded no larger than need be for the network to look at `share` of its sides."""
+    if isinstance(source, bytes) and not os.path.exists(source):
+        raise _unreadable(source, "there is no such file")  # a mistyped name, whatever the network could do
+    side = math.ceil(loaded.embedder.side / share)  # so early that nothing is decoded in vain where there is no network
     if not isinstance(source, bytes):
         return upright(source)
     limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
@@ -134,9 +160,13 @@ def _picture(loaded: Loaded, settings: Settings, source: Source) -> Image.Image:
         raise type(error)(f"{show_path(source)}: {error}") from error
     except (OSError, ValueError) as error:  # a NUL in the name
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UnreadableFileError(
-            f"{show_path(source)} cannot be read ({reason}), and the collection has no image of that name."
-        ) from error
+        raise _unreadable(source, reason) from error
+
+
+def _unreadable(path: bytes, reason: str) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{show_path(path)} cannot be read ({reason}), and the collection has no image of that name."
+    )
 
 
 def upright(picture: Source) -> Image.Image:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -233,9 +234,12 @@ class SearchService:
         )
 
     def matching(self, loaded: Loaded, where: Filter) -> Ids:
-        """Return the ids of the images that `where` keeps, ascending, int64 (n,)."""
-        wanted = (where.looks_like or "").casefold()
-        classes = [number for number, name in enumerate(class_names()) if wanted in name.casefold()]
+        """Return the ids of the images that `where` keeps, ascending, int64 (n,). Raises `QueryError` for what is no filter."""
+        if not isinstance(where, Filter):
+            raise QueryError(f"`where` is {where!r:.40}, but must be a Filter, such as Filter(label='cat').")
+        # Whole words: a catamaran is no cat.
+        wanted = re.compile(rf"(?<!\w){re.escape((where.looks_like or '').casefold().strip())}(?!\w)")
+        classes = [number for number, name in enumerate(class_names()) if wanted.search(name.casefold())]
         return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=classes)
 
     def _matches(self, loaded: Loaded, query: Query, found: list[tuple[int, float]], vector: Vectors) -> list[Match]:
@@ -278,7 +282,7 @@ class SearchService:
     def _part_of_original(self, loaded: Loaded, record: Record, example: Example) -> _Seen:
         settings = self.settings
         limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
-        _check_original(record)
+        check_original(record)
         try:
             with open(record.path, "rb") as file:
                 content = file.read()
@@ -340,7 +344,7 @@ class SearchService:
         """
         info = self.image(image_id)
         record = self.ready().store.record(image_id)
-        _check_original(record)
+        check_original(record)
         return record.path, info
 
 
@@ -381,7 +385,8 @@ def _good(loaded: Loaded, ranking: RankingName, matches: list[Match]) -> int | N
     return calibration.good_matches(similarities)
 
 
-def _check_original(record: Record) -> None:
+def check_original(record: Record) -> None:
+    """Raise `NoOriginalError` or `OriginalGoneError` unless the file of an image is the one that was indexed."""
     if not record.has_file:
         raise NoOriginalError(
             f"Image {record.image_id} came into the collection without a file: only its vector and what is known of it are here."

@@ -5,10 +5,11 @@ Owns the conditions and their checks. Does not own searching: whoever searches a
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 from errors import QueryError
@@ -25,56 +26,76 @@ class Filter:
     """Images that meet every condition given; None is no condition. Raises `QueryError` naming a value that makes no sense.
 
     `folder`: an absolute path, or the name of a folder anywhere in the path; what lies in folders below counts as well.
-    `label`: exactly this label. `looks_like`: part of the name of a class that the network saw among its best.
-    `taken_from`, `taken_until`: a year, month, day or time of day ("2019-08-03T12:01"), inclusive, in the camera's own time;
-    images of unknown time meet neither. `min_side`: the shorter side has at least so many pixels; `max_side`: the longer one
+    `label`: exactly this label. `looks_like`: whole words of the name of a class that the network saw among its best.
+    `taken_from`, `taken_until`: a year, month, day or time of day ("2019-08-03T12:01", or Python's `date` or `datetime` without
+    a time zone), inclusive, in the camera's own time; images of unknown time meet neither. `min_side`: the shorter side has at least so many pixels; `max_side`: the longer one
     at most.
     """
 
     folder: str | None = None
     label: str | None = None
     looks_like: str | None = None
-    taken_from: str | None = None
-    taken_until: str | None = None
+    taken_from: str | date | None = None
+    taken_until: str | date | None = None
     min_side: int | None = None
     max_side: int | None = None
     orientation: Orientation | None = None
 
     def __post_init__(self) -> None:
+        for name in ("folder", "label", "looks_like", "orientation"):
+            _check_text(name, getattr(self, name))
         for name in ("taken_from", "taken_until"):
-            _check_time(name, getattr(self, name))
+            object.__setattr__(self, name, _time(name, getattr(self, name)))
         for name in ("min_side", "max_side"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise QueryError(f"{name} is {value}, but must be at least 1 pixel.")
+            object.__setattr__(self, name, _side(name, getattr(self, name)))
+        if self.min_side is not None and self.max_side is not None and self.min_side > self.max_side:
+            raise QueryError(f"min_side is {self.min_side}, which is more than max_side, {self.max_side}.")
         if self.orientation is not None and self.orientation not in _SHAPES:
             raise QueryError(f"The orientation is {self.orientation[:40]!r}, but must be one of: {', '.join(_SHAPES)}.")
-        if self.taken_from and self.taken_until and self.taken_from > self.taken_until + "~":
+        if self.taken_from and self.taken_until and str(self.taken_from) > f"{self.taken_until}~":
             raise QueryError(f"taken_from is {self.taken_from}, which is after taken_until, {self.taken_until}.")
         if self.folder is not None and not self.folder.strip("/"):
             raise QueryError(f"The folder is {self.folder!r}, but must be a name or a path.")
-        for name in ("folder", "label"):
-            _check_text(name, getattr(self, name))
 
 
-def _check_text(name: str, text: str | None) -> None:
+def _check_text(name: str, text: object) -> None:
+    if text is None:
+        return
+    if not isinstance(text, str):
+        raise QueryError(f"{name} is {text!r:.40}, but must be text.")
     try:
-        (text or "").encode("utf-8", "surrogateescape" if name == "folder" else "strict")
+        text.encode("utf-8", "surrogateescape" if name == "folder" else "strict")
     except UnicodeEncodeError:
         raise QueryError(f"The {name} is {ascii(text)[:40]}, which is no valid text.") from None
 
 
-def _check_time(name: str, text: str | None) -> None:
-    if text is None:
-        return
+def _side(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    try:
+        side = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # what it tells
+    except TypeError:
+        side = 0
+    if not 1 <= side < 2**63:
+        raise QueryError(f"{name} is {value!r:.40}, but must be a whole number of at least 1 pixel.")
+    return side
+
+
+def _time(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, date):
+        value = value.isoformat(timespec="seconds") if isinstance(value, datetime) else value.isoformat()
+    text = value if isinstance(value, str) else ""
     try:
         valid = _TIME.fullmatch(text) is not None and datetime.fromisoformat(text + _FIRST_MOMENT[len(text) :])
     except ValueError:
         valid = False
     if not valid:
         raise QueryError(
-            f"{name} is {text[:40]!r}, but must be a date or a time such as 2019-08-03 or 2019-08-03T12:01."
+            f"{name} is {value!r:.40}, but must be a date or a time such as 2019-08-03 or 2019-08-03T12:01."
         )
+    return text
 
 
 Condition = tuple[str, tuple[object, ...]]
@@ -103,7 +124,7 @@ def _conditions(where: Filter, key: str, classes: Iterable[int]) -> Iterator[Con
     if where.taken_until is not None:
         yield (
             "taken_at <= ?",
-            (where.taken_until + "~",),
+            (f"{where.taken_until}~",),
         )  # sorts behind all that begins so: the whole day, the whole minute
     if where.min_side is not None:
         yield "MIN(width, height) >= ?", (where.min_side,)

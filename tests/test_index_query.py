@@ -23,6 +23,8 @@ from ann import (
 )
 from errors import ImageNotFoundError, QueryError, RequestError
 from indexes import graph as graph_module
+from indexes import index as index_module
+from indexes.kinds import Usearch
 from store import Snapshot
 from tests.test_ann import make_snapshot, write_snapshot
 
@@ -89,8 +91,15 @@ def brute_force(
 @pytest.mark.parametrize("filtered", [None, 0.01, 0.3], ids=["all", "1 %", "30 %"])
 @pytest.mark.parametrize(("k", "share"), [(5, None), (40, 0.002), (3, 0.1), (None, 0.05), (None, None)])
 def test_an_answer_is_that_of_brute_force(
-    index: Index, snapshot: Snapshot, metric: str, filtered: float | None, k: int | None, share: float | None
+    index: Index,
+    snapshot: Snapshot,
+    metric: str,
+    filtered: float | None,
+    k: int | None,
+    share: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(index_module, "FEW_IMAGES", 0)  # so that a built index answers under the wider filter
     random = np.random.default_rng(4)
     queries = snapshot.take(np.array([100, 3, 777])) + 0.1 * random.normal(size=(3, DIM)).astype(np.float32)
     allowed = None
@@ -149,7 +158,7 @@ def test_answers_of_different_lengths_are_padded_and_a_radius_may_keep_nothing(
     found = index.query(queries, 10, radius=0.0)
     assert found.ids[0].tolist() == [110, 410, 910, 1410]
     np.testing.assert_allclose(found.distances[0], 0, atol=1e-6)
-    assert len(set(found.distances[0].tolist())) == 1
+    assert found.distances[0].tolist() == [0, 0, 0, 0]
     assert found.of(1) == []
     assert found.ids[1].tolist() == [-1] * 4
     assert np.isinf(found.distances[1]).all()
@@ -161,6 +170,29 @@ def test_images_of_a_filter_that_have_no_vector_are_passed_over(index: Index) ->
     assert index.query(query, 5, allowed=np.array([-3, 12, 10**9])).ids.tolist() == [[12]]
     assert index.query(query, 5, allowed=np.array([], dtype=np.int64)).ids.shape == (1, 0)
     assert index.query(np.empty((0, DIM)), 5).ids.shape[0] == 0
+
+
+def test_a_filter_that_keeps_one_kind_of_image_is_answered_exactly_for_a_picture_of_another(
+    index: Index, snapshot: Snapshot
+) -> None:
+    axis = snapshot.take(np.array([20]))[0]
+    allowed = np.sort(snapshot.ids[np.argsort(snapshot.take(slice(None)) @ axis)[-300:]])
+    queries = snapshot.take(np.flatnonzero(~np.isin(snapshot.ids, allowed))[:40])
+    kept = np.searchsorted(snapshot.ids, allowed)
+    exact = Index(Snapshot(allowed, snapshot.rows[kept], snapshot.matrix)).query(queries, 10)
+    assert (index.query(queries, 10, allowed=allowed).ids == exact.ids).all()
+
+
+def test_a_large_query_does_not_change_the_answers_and_the_effort_of_later_ones(
+    index: Index, snapshot: Snapshot
+) -> None:
+    queries = snapshot.take(np.arange(0, 1_500, 50))
+    before = index.query(queries, 5)
+    index.query(queries[:2], 300)
+    assert (index.query(queries, 5).ids == before.ids).all()
+    candidates = index._candidates
+    if isinstance(candidates, Usearch):
+        assert candidates._view(candidates._effort).expansion_search == candidates._effort
 
 
 def test_measuring_gives_the_distances_of_a_query(index: Index, snapshot: Snapshot) -> None:
