@@ -37,6 +37,12 @@ def test_pca_keeps_every_angle_where_the_vectors_span_no_more_than_its_size(coun
     np.testing.assert_allclose(cosines(reducer.apply(vectors)), cosines(vectors), atol=1e-5)
 
 
+def test_a_loss_is_never_below_zero() -> None:
+    for seed in range(4):  # nothing is lost here, and rounding goes either way
+        (epoch,) = fit_reducer(plane_vectors(60, seed=seed), ReducerOptions("pca", 6)).history
+        assert min(epoch.loss, epoch.held_out_loss) >= 0
+
+
 def test_reduced_vectors_have_length_one_and_zeros_stay_zero() -> None:
     vectors = plane_vectors(50)
     vectors[3] = 0
