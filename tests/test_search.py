@@ -171,7 +171,7 @@ def test_indexed_images_are_left_out_of_their_own_results(service: SearchService
 
 
 def test_two_examples_find_what_is_like_both(service: SearchService, id_of: Callable[[str], int]) -> None:
-    found = service.search(like(id_of("red/red"), png(drawing("blue", "blue")), k=None))
+    found = service.search(like(id_of("red/red"), png(drawing("blue", "blue")), k=None, ranking="plain"))
     loaded = service.ready()
     units = unit_vectors(loaded.snapshot.take(slice(None)))
     places = [loaded.snapshot.position(id_of(name)) for name in ("red/red", "blue/blue")]
@@ -226,7 +226,7 @@ def test_a_part_of_an_indexed_image_is_cut_from_its_file(
 
 
 def test_a_radius_bounds_what_is_answered_and_all_is_all(service: SearchService, id_of: Callable[[str], int]) -> None:
-    everything = service.search(like(id_of("red/blue"), k=None))
+    everything = service.search(like(id_of("red/blue"), k=None, ranking="plain"))
     assert len(everything.matches) == 35
     distances = [match.distance for match in everything.matches]
     assert distances == sorted(distances)
@@ -258,15 +258,30 @@ def test_a_filter_is_met_by_as_many_as_are_wanted(service: SearchService, id_of:
     assert service.search(like(id_of("red/red"), where=Filter(folder="nowhere"))).matches == []
 
 
-def test_a_filter_by_what_the_network_saw_takes_a_part_of_the_name(
+def test_a_filter_by_what_the_network_saw_takes_whole_words_of_the_name(
     service: SearchService, id_of: Callable[[str], int]
 ) -> None:
     seen = service.image(id_of("red/blue")).predicted_labels[0][0]
-    found = service.search(like(png(drawing("red", "blue")), k=None, where=Filter(looks_like=seen[1:-1].upper())))
+    word = seen.split()[-1]
+    found = service.search(like(png(drawing("red", "blue")), k=None, where=Filter(looks_like=word.upper())))
     assert "red/blue" in names(found)
     assert 1 <= len(found.matches) < 36
     for match in found.matches:
-        assert any(seen[1:-1].lower() in name.lower() for name, _ in match.image.predicted_labels)
+        assert any(word.lower() in name.lower() for name, _ in match.image.predicted_labels)
+    asked = like(id_of("red/red"), k=None, where=Filter(looks_like=word[1:-1]))
+    assert "red/blue" not in names(service.search(asked))
+
+
+def test_a_filter_for_cats_keeps_no_catamarans(service: SearchService, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+    loaded = service.ready()
+    monkeypatch.setattr("search.service.class_names", lambda: ("tabby, tabby cat", "catamaran", "Cat", "cat's-ear"))
+    monkeypatch.setattr(
+        type(loaded.store), "matching_ids", lambda self, where, *, key, classes: asked.append(classes) or []
+    )
+    for words in ("cat", "tabby CAT", "catamaran", "ca"):
+        service.matching(loaded, Filter(looks_like=words))
+    assert asked == [[0, 2, 3], [0], [1], []]
 
 
 def test_a_filter_that_keeps_one_percent_of_100_000_still_finds_k(tmp_path: Path) -> None:
@@ -502,5 +517,5 @@ def test_what_is_answered_is_what_the_index_answers(service: SearchService, id_o
     loaded = service.ready()
     place = loaded.snapshot.position(id_of("green/white"))
     exact = Index(loaded.snapshot).query(loaded.snapshot.take(np.array([place])), 8).without(np.array([place + 1]), 7)
-    found = service.search(like(id_of("green/white"), k=7))
+    found = service.search(like(id_of("green/white"), k=7, ranking="plain"))
     assert [match.image.image_id for match in found.matches] == exact.ids[0].tolist()
