@@ -7,19 +7,26 @@ search is that of the pages.
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ann import Index
+from evaluation import evaluate
 from images import Limits, decode_image
+from ranking import build_kind_ranking, load_kind_ranking
 from samples import VARIANTS, make_variant
 from search import Example, Query, RankingName, SearchResult, SearchService
+from store import Snapshot
 from vectors import Ids, Vectors
 
 EXACT = "exact copy"
 MATCHES = 10
+GROUP = (EXACT, "cropped_to_corner.jpg", "turned_90_degrees.jpg", "grey.webp")
 ORDERS: tuple[RankingName, ...] = ("plain", "kind")
 AT_A_TIME = 32
 LIMITS = Limits(max_bytes=10**9, max_pixels=10**9, max_frames=10_000)
@@ -43,6 +50,42 @@ def measure_copies(service: SearchService, photographs: int = 300) -> dict[str, 
     """
     ids = np.sort(np.random.default_rng(SEED).permutation(service.ready().snapshot.ids)[:photographs])
     return {name: _found(service, ids, name) for name in (EXACT, *VARIANTS)}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """mAP among groups of one size, in plain order and in that by kind, and which of them the collection would have."""
+
+    plain: float
+    kind: float
+    default: str
+
+
+def measure_groups(service: SearchService, photographs: int = 300) -> dict[int, Groups]:
+    """Return, for collections of nothing but small groups of copies, how well the copies of a photograph find each other."""
+    ids = np.sort(np.random.default_rng(SEED).permutation(service.ready().snapshot.ids)[:photographs])
+    vectors = {
+        name: np.concatenate(
+            [
+                np.stack(list(_vectors(service, ids[at : at + AT_A_TIME].tolist(), name)))
+                for at in range(0, len(ids), AT_A_TIME)
+            ]
+        )
+        for name in GROUP
+    }
+    return {size: _grouped(np.concatenate([vectors[name] for name in GROUP[:size]]), size) for size in (2, 3, 4)}
+
+
+def _grouped(vectors: Vectors, size: int) -> Groups:
+    places = np.arange(len(vectors), dtype=np.int64)
+    snapshot = Snapshot(places + 1, places, vectors.astype(np.float16))
+    labels = [str(place % (len(vectors) // size)) for place in places.tolist()]
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = build_kind_ranking(snapshot, Path(folder), labels=labels)
+        kind = load_kind_ranking(snapshot, Path(folder), manifest)
+        qualities = evaluate(Index(snapshot), kind, labels).qualities
+    found = {row.order: row.mean_average_precision.value for row in qualities if row.asked == "images"}
+    return Groups(found["plain"], found["kind"], manifest["default"])
 
 
 def _found(service: SearchService, ids: Ids, name: str) -> Found:

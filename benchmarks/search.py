@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 BACKBONE = "efficientnet_lite0"
 FLOWERS = ROOT.parent / "shared" / "data" / "flowers-inception-v3.npz"
 COPIES = (
-    "import json, sys; from benchmarks.copies import measure_copies; from config import Settings; from pathlib import Path; "
-    "from search import open_service; from dataclasses import asdict; "
-    "found = measure_copies(open_service(Settings(rsc_files=Path(sys.argv[1]))), int(sys.argv[2])); "
-    "print(json.dumps({name: asdict(one) for name, one in found.items()}))"
+    "import json, sys; from benchmarks.copies import measure_copies, measure_groups; from config import Settings; "
+    "from pathlib import Path; from search import open_service; from dataclasses import asdict; "
+    "service, count = open_service(Settings(rsc_files=Path(sys.argv[1]))), int(sys.argv[2]); "
+    "copies, groups = measure_copies(service, count), measure_groups(service, count); "
+    "print(json.dumps([{name: asdict(one) for name, one in found.items()} for found in (copies, groups)]))"
 )
 MB = 1e6
 
@@ -76,9 +77,17 @@ def _qualities(
 
 def _copies(bench: Bench, collection: Path) -> Iterator[Figure]:
     command = [sys.executable, "-c", COPIES, str(collection), str(bench.plan.copies)]
-    for name, found in json.loads(bench.run(command).output).items():
+    copies, groups = json.loads(bench.run(command).output)
+    for name, found in copies.items():
         title = f"{found['photographs']} photographs, {name}, first by kind"
         yield Figure("search", title, found["kind"], "", 1.0 if name == "exact copy" else found["plain"])
+    for size, group in groups.items():
+        title = f"{bench.plan.copies} photographs in groups of {size} copies, mAP"
+        yield Figure("search", f"{title}, plain", group["plain"], "")
+        yield Figure("search", f"{title}, kind", group["kind"], "")
+        yield Figure(
+            "search", f"{title}, its own order: {group['default']}", group[group["default"]], "", group["plain"]
+        )
 
 
 def _flowers(bench: Bench) -> Iterator[Figure]:
