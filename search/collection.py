@@ -138,10 +138,11 @@ class Collection:
 
         k: how many at most; None: all within `radius`. radius: the largest distance, inclusive; None: any. Both None: every
         image. An image of the collection finds itself at rank 1: at distance 0, but that a vector of zeros is at cosine
-        distance 1 from everything, itself as well (and so not within a lesser radius). `unlike`: images to be far from, for each
-        query. `together`: all of `images` are one query, for what is like all of them. `where`: only these images are
+        distance 1 from everything, itself as well (and so not within a lesser radius). `unlike`: images to be far from, for
+        each query. `together`: all of `images` are one query, for what is like all of them. `where`: only these images are
         answered, and k of them are found if there are k. `box`: only this part of each picture is asked with, of an image of
-        the collection as its file shows it (`NoOriginalError`, `OriginalGoneError`). Order and distances are always plain ones, never those of pages.
+        the collection as its file shows it (`NoOriginalError`, `OriginalGoneError`). Order and distances are always plain ones,
+        never those of pages.
 
         Raises `QueryError` for k < 1, a negative radius, a vector of another dimension or with NaN; `ImageError` for a picture
         that cannot be read; `ImageNotFoundError`; `NoNetworkError` for a picture where vectors came from elsewhere. When some

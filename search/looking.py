@@ -21,8 +21,6 @@ from errors import (
     ImageNotFoundError,
     LookalikeError,
     NoNetworkError,
-    NoOriginalError,
-    OriginalGoneError,
     QueryError,
     UnreadableFileError,
 )
@@ -37,9 +35,6 @@ from vectors import Vectors
 
 PICTURES_AT_ONCE = 32
 """Pictures that are decoded before the network looks at them: bounds memory, and is a few batches."""
-
-ABOUT_ONE = (ImageError, ImageNotFoundError, NoNetworkError, NoOriginalError, OriginalGoneError, QueryError)
-"""What is wrong with one of many images, and does not concern the others."""
 
 
 @dataclass
@@ -75,7 +70,7 @@ def look(loaded: Loaded, settings: Settings, given: Sequence[Source], box: Box |
                 looked.vectors[place] = _checked(source, loaded.snapshot.dim)
             else:
                 waiting.append((place, _picture(loaded, settings, source)))
-        except ABOUT_ONE as error:
+        except (ImageError, ImageNotFoundError, NoNetworkError, QueryError) as error:
             looked.errors[place] = error
             continue
         looked.places.append(place)

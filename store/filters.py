@@ -28,8 +28,8 @@ class Filter:
     `folder`: an absolute path, or the name of a folder anywhere in the path; what lies in folders below counts as well.
     `label`: exactly this label. `looks_like`: whole words of the name of a class that the network saw among its best.
     `taken_from`, `taken_until`: a year, month, day or time of day ("2019-08-03T12:01", or Python's `date` or `datetime` without
-    a time zone), inclusive, in the camera's own time; images of unknown time meet neither. `min_side`: the shorter side has at least so many pixels; `max_side`: the longer one
-    at most.
+    a time zone), inclusive, in the camera's own time; images of unknown time meet neither. `min_side`: the shorter side has at
+    least so many pixels; `max_side`: the longer one at most.
     """
 
     folder: str | None = None

@@ -23,10 +23,12 @@ from errors import (
     ImageNotFoundError,
     LookalikeError,
     NoNetworkError,
+    OriginalGoneError,
     QueryError,
     RequestError,
 )
 from search.collection import Collection, create_collection, open_collection
+from search.queries import Box
 from store import Filter, Snapshot
 from tests import fake_backbone
 from tests.fake_backbone import FakeBackbone
@@ -225,7 +227,74 @@ def test_the_graph_leaves_an_image_itself_out_but_not_its_twin(collection: Colle
     assert seen[-1] == (6, 6)
 
 
+def test_a_part_of_a_picture_is_asked_with(collection: Collection, photos: Path, tmp_path: Path) -> None:
+    wide = np.concatenate([pixels(9), pixels(1)], axis=1)
+    right = Box(0.5, 0, 1, 1)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    rows = collection.query([tmp_path / "wide.png", wide, Image.fromarray(wide)], 1, box=right)
+    assert rows["reference_label"].tolist() == [name_of(photos, 1)] * 3
+    assert rows["distance"] == pytest.approx(0, abs=1e-4)
+    # Of an image of the collection, the part is seen in its file.
+    half = collection.query(pixels(1)[:, 40:], None)
+    for asked in (
+        name_of(photos, 1),
+        collection.images()["image_id"][collection.images()["name"] == name_of(photos, 1)],
+    ):
+        part = collection.query(asked, None, box=right)
+        assert set(part["query_label"]) == {name_of(photos, 1)}
+        assert part["distance"] == pytest.approx(half["distance"], abs=1e-4)
+        assert part["distance"][0] > 1e-3
+    with pytest.raises(QueryError, match="no parts"):
+        collection.query(np.ones(1280), box=right)
+    with pytest.raises(QueryError, match=r"The box is \(0, 0, 1, 1\)"):
+        collection.query(1, box=(0, 0, 1, 1))  # type: ignore[arg-type]
+
+
+def test_an_image_whose_file_is_gone_has_no_parts_and_says_so(own: Collection, own_photos: Path) -> None:
+    path = Path(name_of(own_photos, 1))
+    path.unlink()
+    with pytest.raises(OriginalGoneError):
+        own.query(path, box=Box(0, 0, 0.5, 1))
+
+
+def test_a_vector_of_zeros_finds_itself_first_where_there_is_no_radius(tmp_path: Path) -> None:
+    vectors = np.eye(5, 4, dtype=np.float32)
+    made = create_collection(vectors, tmp_path / "rsc", names=list("abcde"))
+    for k in (1, 3, None):
+        rows = made.query("e", k)
+        assert (rows["reference_label"][0], rows["distance"][0]) == ("e", 1)
+        assert len(set(rows["reference_label"])) == len(rows) == (k or 5)
+    assert made.query("e", metric="euclidean")["distance"][0] == 0
+    assert len(made.query("e", None, 0.5)) == 0
+    assert made.query("e", 1, 1)["reference_label"].tolist() == ["e"]
+
+
 # What goes wrong.
+
+
+def test_where_that_is_no_filter_is_named(collection: Collection) -> None:
+    with pytest.raises(QueryError, match="'2019'"):
+        collection.query(1, where="2019")  # type: ignore[arg-type]
+
+
+def test_a_mistyped_name_is_not_blamed_on_the_network(tmp_path: Path) -> None:
+    made = create_collection(np.eye(3, dtype=np.float32), tmp_path / "rsc", names=["a.jpg", "b.jpg", "c.jpg"])
+    with pytest.raises(ImageError, match=r"d\.jpg cannot be read \(there is no such file\)"):
+        made.query("d.jpg")
+
+
+def test_of_nothing_usable_no_collection_is_made(tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes(png(pixels(1))[:300])
+    with pytest.raises(ImageError, match=r"cut\.png"):
+        create_collection(tmp_path / "cut.png", tmp_path / "rsc", backbone="efficientnet_lite0")
+    assert not (tmp_path / "rsc").exists()
+    (tmp_path / "rsc").mkdir()
+    (tmp_path / "rsc" / "notes.txt").write_text("mine")
+    with pytest.raises(BatchError, match="None of 2") as raised:
+        create_collection(np.full((2, 4), np.nan), tmp_path / "rsc", names=["a", "b"])
+    assert [str(error)[:1] for error in raised.value.errors.values()] == ["a", "b"]
+    assert [path.name for path in (tmp_path / "rsc").iterdir()] == ["notes.txt"]
+    create_collection(np.eye(4), tmp_path / "rsc").close()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         ({"looks_like": "seven"}, [1, 2]),
         ({"taken_from": "2019-08-04"}, [3, 5]),
         ({"taken_until": "2019-08-03"}, [1, 2]),
+        ({"taken_from": date(2019, 8, 4)}, [3, 5]),
+        ({"taken_until": datetime(2019, 8, 3, 12, 1)}, [1]),
+        ({"min_side": np.int64(481)}, [3]),
         ({"taken_until": "2019-08-03T12:01"}, [1]),
         ({"taken_until": "2019-08-03T12:00:59"}, []),
         ({"taken_from": "2019-08-03T12:01:00", "taken_until": "2019-08"}, [1, 2, 3]),
@@ -95,6 +99,17 @@ def test_what_another_network_saw_keeps_nothing(store: Store) -> None:
         ({"min_side": 0}, "min_side is 0"),
         ({"max_side": -3}, "max_side is -3"),
         ({"orientation": "upside down"}, "'upside down'"),
+        ({"taken_from": datetime(2019, 8, 3, tzinfo=UTC)}, "UTC|utc|00:00"),
+        ({"taken_until": 2019}, "taken_until is 2019"),
+        ({"min_side": "300"}, "min_side is '300'"),
+        ({"min_side": 1.5}, "min_side is 1.5"),
+        ({"max_side": True}, "max_side is True"),
+        ({"max_side": 2**63}, "max_side is 9223372036854775808"),
+        ({"min_side": 300, "max_side": 200}, "min_side is 300, .* max_side, 200"),
+        ({"orientation": 5}, "orientation is 5"),
+        ({"label": 5}, "label is 5"),
+        ({"looks_like": ["cat"]}, "looks_like is"),
+        ({"folder": 5}, "folder is 5"),
         ({"folder": "/"}, "'/'"),
         ({"folder": ""}, "''"),
         ({"label": "\ud800"}, "ud800"),

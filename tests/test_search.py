@@ -33,10 +33,10 @@ from img2vec import Job, index_images
 from publishing import publish
 from search import Box, Example, Filter, Query, SearchResult, SearchService, open_service
 from search.queries import combined
-from store import Batch, Record, VectorsManifest, open_store, open_writer
+from store import Batch, Record, Store, VectorsManifest, open_store, open_writer
 from tests import fake_backbone
 from tests.fake_backbone import FakeBackbone
-from vectors import unit_vectors
+from vectors import Ids, unit_vectors
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
 
@@ -274,11 +274,14 @@ def test_a_filter_by_what_the_network_saw_takes_whole_words_of_the_name(
 
 def test_a_filter_for_cats_keeps_no_catamarans(service: SearchService, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
+
+    def matching_ids(self: Store, where: Filter, *, key: str, classes: list[int]) -> Ids:
+        asked.append(classes)
+        return np.empty(0, np.int64)
+
     loaded = service.ready()
     monkeypatch.setattr("search.service.class_names", lambda: ("tabby, tabby cat", "catamaran", "Cat", "cat's-ear"))
-    monkeypatch.setattr(
-        type(loaded.store), "matching_ids", lambda self, where, *, key, classes: asked.append(classes) or []
-    )
+    monkeypatch.setattr(Store, "matching_ids", matching_ids)
     for words in ("cat", "tabby CAT", "catamaran", "ca"):
         service.matching(loaded, Filter(looks_like=words))
     assert asked == [[0, 2, 3], [0], [1], []]
