@@ -280,9 +280,9 @@ def read_labels(path: Path, records: Sequence[Record]) -> tuple[list[str | None]
     """Read the label of each of `records` from a CSV file: a column of names or paths, a column of labels.
 
     Columns are told by a first line with `label` and one of `path`, `name`, `file`, `filename`; without it they are the first
-    two. A row means the image with that path, else the one whose path ends so, such as `cats/1.jpg` or `1.jpg`. Returns the labels in the order of `records`,
-    None for those that no row names, and how many rows name no image. Raises `RequestError` for a file that cannot be read or
-    names no image at all, a row without a label, and an ending that several images have.
+    two. A row means the image with that path, else the one whose path ends so, such as `cats/1.jpg` or `1.jpg`. Returns the
+    labels in the order of `records`, None for those that no row names, and how many rows name no image. Raises `RequestError`
+    for a file that cannot be read or names no image at all, a row without a label, and an ending that several images have.
     """
     rows = [(line, name, os.fsencode(name), label) for line, name, label in _rows(path)]
     wanted, paths = {key for _, _, key, _ in rows}, {record.path for record in records}
@@ -293,7 +293,9 @@ def read_labels(path: Path, records: Sequence[Record]) -> tuple[list[str | None]
     counts = Counter(end for ends in meant for end in ends)
     if not counts:
         example = "" if not records else f", such as {os.fsdecode(records[0].path)!a}"
-        raise RequestError(f"No row of {path} names an image of the collection by its path or an ending of it{example}.")
+        raise RequestError(
+            f"No row of {path} names an image of the collection by its path or an ending of it{example}."
+        )
     given: dict[bytes, str] = {}
     for line, name, key, label in rows:
         if not label:

@@ -28,23 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print how good the answers are, then stop: recall of the index; P@10, mAP, R-precision by labels (folders)",
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="with --evaluate: labels from a CSV: name or path, label"
+        "--labels", type=Path, metavar="FILE", help="with --evaluate: labels from a CSV: path, or its end, and label"
     )
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Evaluate the published generation, print a table, or JSON with `--format json`, and return the exit status.
 
-    Raises `CollectionError` where there is nothing to evaluate, `RequestError` for labels that cannot be used.
+    Raises `CollectionError` where there is nothing to evaluate, `RequestError` for labels that cannot be used,
+    `ExportError` for a file that cannot be written.
     """
     from evaluation import evaluate, read_labels
     from publishing import open_index
     from ranking import load_kind_ranking
     from store import Record, open_store
+    from tables import whole_file
 
     if arguments.format not in FORMATS:
         raise RequestError(f"--evaluate prints {' or '.join(FORMATS)}, not {arguments.format}.")
-    with contextlib.closing(open_store(settings.rsc_files)) as store:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(open_store(settings.rsc_files)))
         generation = store.generation()
         if generation is None:
             raise CollectionMissingError(f"There is no index in {settings.rsc_files} yet: run `python img2vec.py`.")
@@ -53,6 +56,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             raise EmptyCollectionError(
                 f"The collection in {settings.rsc_files} holds no image that could be searched for."
             )
+        # Opened before anything is measured, which takes long.
+        output = None if arguments.output is None else stack.enter_context(whole_file(arguments.output))
         kind = load_kind_ranking(index.snapshot, generation.folder, generation.manifest.get("ranking"))
         by_id = store.records(index.snapshot.ids.tolist())
         taken_out = Record(b"", 0, 0)  # since the snapshot, a moment ago
@@ -61,13 +66,13 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.labels is not None:
             labels, unused = read_labels(arguments.labels, records)
         result = evaluate(index, kind, labels, on_progress=_say)
-    if unused:
-        result.notes.append(f"{unused:,} rows of {arguments.labels} name no image of the collection.")
-    text = json.dumps(asdict(result), indent=2, ensure_ascii=False) if arguments.format == "json" else table(result)
+        if unused:
+            result.notes.append(f"{unused:,} rows of {arguments.labels} name no image of the collection.")
+        text = json.dumps(asdict(result), indent=2, ensure_ascii=False) if arguments.format == "json" else table(result)
+        if output is not None:
+            output.write((text + "\n").encode())
     if arguments.output is None:
         print(text)
-    else:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

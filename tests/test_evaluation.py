@@ -14,7 +14,7 @@ import evaluation
 from ann import Index
 from commands import evaluate as command
 from config import Settings
-from errors import CollectionMissingError, RequestError
+from errors import CollectionMissingError, ExportError, RequestError
 from evaluation import evaluate, judge, measure_recall, rate_vectors, read_labels
 from ranking import KindRanking, build_kind_ranking, load_kind_ranking
 from store import Record, Snapshot
@@ -193,6 +193,31 @@ def test_the_path_tells_images_of_one_name_apart(tmp_path: Path) -> None:
         read_labels(file, twins)
 
 
+def test_the_end_of_a_path_is_enough_where_it_is_of_one_image(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    images = records("/data/cats/1.jpg", "/data/dogs/1.jpg", "dogs/1.jpg", "/data/dogs/2.jpg")
+    file.write_text("cats/1.jpg,cat\ndogs/1.jpg,dog\ndata/dogs/2.jpg,two\nogs/2.jpg,no\n", encoding="utf-8")
+    assert read_labels(file, images) == (["cat", None, "dog", "two"], 1)
+    file.write_text("dogs/1.jpg,dog\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="2 images are called"):
+        read_labels(file, records("/a/dogs/1.jpg", "/b/dogs/1.jpg"))
+
+
+def test_labels_that_name_no_image_at_all_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("b.jpg,cat\n", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"No row of .*labels\.csv .* '/p/a\.jpg'"):
+        read_labels(tmp_path / "labels.csv", records("/p/a.jpg"))
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = collection_at(tmp_path / "rsc", 60)
+    monkeypatch.setattr("evaluation.evaluate", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(ExportError, match=r"x\.json"):
+        command.run(arguments("--output", str(tmp_path / "nowhere" / "x.json")), settings)
+
+
 @pytest.mark.parametrize(("text", "message"), [("a.jpg\n", "line 1"), ("a.jpg,\n", "'a.jpg' has no label")])
 def test_a_row_without_a_label_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
@@ -230,10 +255,10 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.Captu
 
 def test_the_command_takes_labels_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = collection_at(tmp_path / "rsc", 240, labelled=False)
-    (tmp_path / "labels.csv").write_text("nobody.jpg,cat\n", encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("nobody.jpg,cat\nimage 0,dog\n", encoding="utf-8")
     assert command.run(arguments("--labels", str(tmp_path / "labels.csv"), "--format", "json"), settings) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert (figures["labelled"], figures["qualities"]) == (0, [])
+    assert (figures["labelled"], figures["qualities"]) == (1, [])
     assert "1 rows of" in figures["notes"][-1]
 
 
