@@ -36,6 +36,7 @@ from errors import (
     NoOriginalError,
     NotAnImageError,
     OriginalGoneError,
+    QueryError,
     RequestError,
     TooManyBytesError,
 )
@@ -151,7 +152,7 @@ def wanted_k(fields: Fields) -> int | None:
     """
     raw = _one(fields, "k")
     if raw is None:
-        return None if "radius" in fields else min(service().settings.results, _limit())
+        return None if _one(fields, "radius") is not None else min(service().settings.results, _limit())
     if raw == "all":
         return None
     k = _whole_number(raw)
@@ -160,11 +161,11 @@ def wanted_k(fields: Fields) -> int | None:
     return k
 
 
-def wanted_image_id(raw: object) -> int:
-    """Return a field as image id. Raises `RequestError` unless a number, `ImageNotFoundError` for one too large."""
+def wanted_image_id(raw: object, field: str = "image_id") -> int:
+    """Return a value of `field` as image id. Raises `RequestError` unless a number, `ImageNotFoundError` for one too large."""
     image_id = _whole_number(raw)
     if image_id is None:
-        raise RequestError(f"image_id is {str(raw)[:40]!r}, but must be a whole number.")
+        raise RequestError(f"{field} is {str(raw)[:40]!r}, but must be a whole number.")
     if not 0 <= image_id <= MAX_IMAGE_ID:
         raise ImageNotFoundError(f"There is no image {image_id}.")
     return image_id
@@ -215,16 +216,17 @@ def request_fields() -> Fields:
 
 
 def _one(fields: Fields, name: str) -> object:
-    """Return the first value of a field, or None."""
-    return next(iter(fields.get(name, ())), None)
+    """Return the first value of a field; None, as not given, for an empty one, which a form sends for what was not filled in."""
+    raw = next(iter(fields.get(name, ())), None)
+    return None if raw == "" else raw
 
 
 def _text(fields: Fields, name: str) -> str | None:
-    """Return a field as text; an empty one, which a form sends for what was not filled in, counts as not given."""
+    """Return a field as text."""
     raw = _one(fields, name)
     if raw is not None and not isinstance(raw, str):
         raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be text.")
-    return raw or None
+    return raw
 
 
 def _number(fields: Fields, name: str) -> float | None:
@@ -242,7 +244,7 @@ def _number(fields: Fields, name: str) -> float | None:
 
 def _side(fields: Fields, name: str) -> int | None:
     raw = _one(fields, name)
-    if raw in (None, ""):
+    if raw is None:
         return None
     side = _whole_number(raw)
     if side is None or side > MAX_IMAGE_ID:
@@ -270,10 +272,10 @@ def wanted_box(fields: Fields) -> Box | None:
     parts = raw[0].split(",") if len(raw) == 1 and isinstance(raw[0], str) else raw
     if not parts or raw == [""]:
         return None
-    numbers = [_number({"box": [part]}, "box") for part in parts]
+    numbers = [number for part in parts if (number := _number({"box": [part]}, "box")) is not None]
     if len(numbers) != 4:
         raise RequestError(f"box has {len(numbers)} numbers, but must have four: left,top,right,bottom.")
-    return Box(*(number or 0.0 for number in numbers))
+    return Box(*numbers)
 
 
 def _vector(raw: Sequence[object]) -> npt.NDArray[np.float64]:
@@ -290,17 +292,19 @@ def _vector(raw: Sequence[object]) -> npt.NDArray[np.float64]:
         raise RequestError("The vector holds a whole number that is too large.") from error
 
 
-def _examples(ids: Sequence[object], files: Sequence[FileStorage], box: Box | None = None) -> tuple[Example, ...]:
+def _ids(fields: Fields, *names: str) -> list[int]:
+    return [wanted_image_id(raw, name) for name in names for raw in fields.get(name, ())]
+
+
+def _examples(ids: Sequence[int], files: Sequence[FileStorage], box: Box | None = None) -> tuple[Example, ...]:
     if len(ids) + len(files) > MAX_EXAMPLES:
         raise RequestError(f"{len(ids) + len(files)} examples came; one request may have at most {MAX_EXAMPLES}.")
-    return tuple(
-        [Example(wanted_image_id(raw), box) for raw in ids] + [Example(content_of(file), box) for file in files]
-    )
+    return tuple([Example(image_id, box) for image_id in ids] + [Example(content_of(file), box) for file in files])
 
 
 def _likes(fields: Fields) -> tuple[Example, ...]:
     """Return what the matches shall be like: images, or pictures, or a vector; never some of each."""
-    ids = [*fields.get("image_id", ()), *fields.get("like", ())]
+    ids = _ids(fields, "image_id", "like")
     files, vector = uploads("file"), fields.get("vector", ())
     if bool(ids) + bool(files) + bool(vector) > 1:
         given = [name for name, there in (("a picture", files), ("an image_id", ids), ("a vector", vector)) if there]
@@ -322,12 +326,14 @@ def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
 
     Where all images are wanted, one more than an answer may have: `ask` tells by it that there are more.
     """
-    k = wanted_k(fields)
+    k, radius = wanted_k(fields), _number(fields, "radius")
+    if radius is not None and radius < 0:
+        raise QueryError(f"radius is {radius:g}, but must be a number from 0 on.")
     return Query(
         likes,
-        _examples(fields.get("unlike", ()), uploads("unlike_file")),
+        _examples(_ids(fields, "unlike"), uploads("unlike_file")),
         k=_limit() + 1 if k is None else k,
-        radius=_number(fields, "radius"),
+        radius=radius,
         metric=cast(Any, _text(fields, "metric") or "cosine"),  # Query checks both
         ranking=cast(Any, _text(fields, "ranking")),
         where=_where(fields),

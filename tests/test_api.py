@@ -293,6 +293,19 @@ def test_every_mistake_has_its_status_and_the_one_shape(
     assert 10 < len(error["message"]) < 300
 
 
+@pytest.mark.parametrize("field", ["image_id", "like", "unlike"])
+def test_the_field_that_is_no_image_id_is_named(client: FlaskClient, field: str) -> None:
+    address = f"/api/v1/search?{field}=x" + ("&image_id=1" if field != "image_id" else "")
+    assert client.get(address).get_json()["error"]["message"].startswith(f"{field} is 'x'")
+
+
+def test_an_empty_k_and_an_empty_radius_count_as_not_given(client: FlaskClient) -> None:
+    plain = client.get("/api/v1/search?image_id=1").get_json()
+    assert client.get("/api/v1/search?image_id=1&k=&radius=").get_json() == plain
+    assert "None" not in client.get("/api/v1/search?image_id=1&radius=-1").get_json()["error"]["message"]
+    assert client.get("/api/v1/search?image_id=1&box=,0,1,1").status_code == 400
+
+
 def test_a_wrong_method_is_told_which_are_right(client: FlaskClient) -> None:
     assert "POST" in client.delete("/api/v1/search").headers["Allow"]
 
