@@ -6,8 +6,9 @@ formats of files (`tables`) or the search. Source: `turicreate.image_similarity`
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,9 +58,21 @@ def rows_to_pandas(rows: npt.NDArray[Any]) -> Any:
 
 def write_rows(rows: Rows, target: Path | BinaryIO, file_format: str) -> None:
     """Write rows as "csv", "json" (a list of objects) or "parquet". Labels become text."""
+    with open_rows(target, file_format) as write:
+        write(rows)
+
+
+@contextlib.contextmanager
+def open_rows(target: Path | BinaryIO, file_format: str) -> Iterator[Callable[[Rows], None]]:
+    """Give what writes rows, in blocks, as `write_rows` does; columns have their types where no block comes, too."""
     names = ROW_DTYPE.names or ()
     with open_table(target, file_format, names) as table:
-        table.write({name: rows[name] for name in names})
+
+        def write(rows: Rows) -> None:
+            table.write({name: rows[name] for name in names})
+
+        write(np.empty(0, dtype=ROW_DTYPE))
+        yield write
 
 
 def rows_text(rows: Rows) -> str:

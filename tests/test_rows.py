@@ -12,7 +12,7 @@ import pytest
 
 from ann import Neighbours
 from errors import MissingPackageError
-from search.rows import ROW_DTYPE, Rows, make_rows, rows_text, rows_to_pandas, write_rows
+from search.rows import ROW_DTYPE, Rows, make_rows, open_rows, rows_text, rows_to_pandas, write_rows
 
 
 @pytest.fixture
@@ -46,6 +46,15 @@ def test_the_table_keeps_its_columns_whatever_the_names_are(rows: Rows) -> None:
         "möwe.jpg     鳥.jpg             0.5000     3",
         "7            鳥.jpg             0.1250     1",
     ]
+
+
+def test_a_parquet_file_of_no_rows_has_the_types_of_one_with_rows(rows: Rows) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    empty, full = io.BytesIO(), io.BytesIO()
+    with open_rows(empty, "parquet"):
+        pass
+    write_rows(rows, full, "parquet")
+    assert parquet.read_table(empty).schema == parquet.read_table(full).schema
 
 
 def test_rows_become_a_pandas_frame_or_say_what_is_missing(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
