@@ -18,14 +18,14 @@ never be zero".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from store import Snapshot
-from vectors import BLOCK_ROWS, Vectors, exact_neighbours, unit_vectors
+from vectors import Vectors, exact_neighbours, unit_blocks, unit_vectors
 
 Shares = npt.NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def measure_calibration(snapshot: Snapshot) -> Calibration:
     calibration = Calibration(len(cosines), shares.tolist(), found.tolist(), None, None)
     if len(snapshot) < LEAST_IMAGES:
         return calibration
-    _, similarities = exact_neighbours(units[queries], _blocks(snapshot), CURVE)
+    _, similarities = exact_neighbours(units[queries], unit_blocks(snapshot), CURVE)
     calibration = replace(calibration, bar=_bar(similarities))
     counts = [calibration.good_matches(curve) for curve in similarities[:, 1:]]
     return replace(calibration, matches=float(np.median(counts)))
@@ -123,8 +123,3 @@ def _bar(similarities: Vectors) -> float | None:
     others = np.where(similarities < COPY, similarities, -np.inf).max(axis=1, initial=-np.inf)
     others = others[others > -np.inf]
     return round(float(np.quantile(others, OWN_SHARE)), 6) if len(others) else None
-
-
-def _blocks(snapshot: Snapshot) -> Iterator[Vectors]:
-    for start in range(0, len(snapshot), BLOCK_ROWS):
-        yield unit_vectors(snapshot.take(slice(start, start + BLOCK_ROWS)))

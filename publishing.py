@@ -7,8 +7,6 @@ Owns which parts a generation has and when they must be computed again. Does not
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +20,7 @@ from config import Settings
 from ranking import STOPPED, build_kind_ranking
 from ranking import is_complete as ranking_is_complete
 from store import Generation, Snapshot, Store, StoreWriter
+from store.copying import link_or_copy
 
 REDUCER_FILE = "reducer.npz"
 LONG = 10_000
@@ -67,7 +66,7 @@ def publish(
         return before.manifest
     with writer.new_generation(manifest) as folder:
         if reducer_file is not None:
-            _link(reducer_file, folder / REDUCER_FILE)
+            link_or_copy(reducer_file, folder / REDUCER_FILE)
         if len(snapshot) >= LONG:
             on_step(f"Building an index over {len(snapshot):,} images …")
         previous = None if before is None else (before.folder, IndexManifest(**before.manifest["index"]))
@@ -144,13 +143,6 @@ def _reduction(path: Path) -> Reduction:
     reducer = load_reducer(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Reduction(f"{reducer.kind}-{reducer.dim}-{digest[:12]}", reducer.dim, reducer.apply)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 def open_index(store: Store, generation: Generation) -> Index:

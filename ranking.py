@@ -21,8 +21,6 @@ CNN image retrieval with no human annotation").
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import zipfile
 from collections import Counter
@@ -36,7 +34,8 @@ import numpy.typing as npt
 
 from errors import DamagedCollectionError
 from store import Snapshot
-from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, largest, unit_vectors
+from store.copying import link_or_copy
+from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, largest, unit_blocks, unit_vectors
 
 PLAIN_PLACES = 3
 """Copies of a photograph come first by plain cosine in more cases than by averages: 90 % and 68 %."""
@@ -95,22 +94,17 @@ def fit_space(snapshot: Snapshot) -> Space:
     places = np.arange(len(snapshot))
     if len(places) > FIT_ROWS:
         places = np.sort(random.choice(places, FIT_ROWS, replace=False))
-    mean = sum((block.sum(axis=0, dtype=np.float64) for block in _units(snapshot, places)), np.zeros(snapshot.dim))
+    mean = sum((block.sum(axis=0, dtype=np.float64) for block in unit_blocks(snapshot, places)), np.zeros(snapshot.dim))
     centre = np.asarray(mean / max(len(places), 1), dtype=np.float32)
     dim = max(1, min(DIM, snapshot.dim, len(places) - 1))
     basis = np.linalg.qr(random.normal(size=(snapshot.dim, dim)))[0].astype(np.float32)
     for _ in range(FIT_ROUNDS):
         product = np.zeros((snapshot.dim, dim), dtype=np.float64)
-        for block in _units(snapshot, places):
+        for block in unit_blocks(snapshot, places):
             centred = block - centre
             product += centred.T @ (centred @ basis)
         basis = np.linalg.qr(product)[0].astype(np.float32)
     return Space(centre, np.ascontiguousarray(basis))
-
-
-def _units(snapshot: Snapshot, places: Ids) -> Iterator[Vectors]:
-    for start in range(0, len(places), BLOCK_ROWS):
-        yield unit_vectors(snapshot.take(places[start : start + BLOCK_ROWS]))
 
 
 def _in_space(snapshot: Snapshot, places: Ids, space: Space) -> Vectors:
@@ -158,7 +152,7 @@ def build_kind_ranking(
         return asdict(RankingManifest(default, reason))
     if previous is not None and _still_good(snapshot, *previous):
         for name in FILES:
-            _link(previous[0] / name, folder / name)
+            link_or_copy(previous[0] / name, folder / name)
         return {**previous[1], "default": default, "reason": reason}
     stop = stop or threading.Event()
     if not stop.is_set():
@@ -245,13 +239,6 @@ def _still_there(snapshot: Snapshot, ids: Ids, rows: Ids) -> npt.NDArray[np.bool
 def _few_changed(snapshot: Snapshot, there: npt.NDArray[np.bool_]) -> bool:
     same = int(there.sum())
     return (len(snapshot) - same) + (len(there) - same) <= max(FEW_CHANGED, len(snapshot) // 50)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 # Using.

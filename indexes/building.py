@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,8 @@ from errors import DamagedCollectionError, IndexBuildError
 from indexes.index import MARGIN, TESTED_K, Index, places_of
 from indexes.kinds import KINDS, SEED, available_kinds
 from store import Snapshot
-from vectors import BLOCK_ROWS, Vectors, exact_neighbours, principal_axes, unit_vectors
+from store.copying import link_or_copy
+from vectors import BLOCK_ROWS, Vectors, exact_neighbours, principal_axes, unit_blocks, unit_vectors
 
 SMALL_COLLECTION = 1_000
 """Below this many images exact search is faster than any index."""
@@ -197,10 +197,7 @@ def is_complete(folder: Path, manifest: IndexManifest) -> bool:
 def _carry_over(previous: tuple[Path, IndexManifest], folder: Path) -> IndexManifest:
     source, manifest = previous
     for name in (f"index.{manifest.kind}", "ids.npy", "rows.npy") + ((PROJECTION,) if manifest.projected_dim else ()):
-        try:
-            os.link(source / name, folder / name)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source / name, folder / name)
+        link_or_copy(source / name, folder / name)
     return manifest
 
 
@@ -300,28 +297,26 @@ def build_here(task_json: str) -> None:
             _write_reduced(snapshot, folder / REDUCED, _projecting(folder))
         reduced = np.memmap(folder / REDUCED, dtype="<f4", mode="r", shape=(len(snapshot), task["smaller_dim"]))
     dim = snapshot.dim if reduced is None else reduced.shape[1]
-    KINDS[kind].build(_blocks(snapshot, reduced), dim, folder / f"index.{kind}", options.trees)
+    blocks = unit_blocks(snapshot) if reduced is None else _slices(reduced)
+    KINDS[kind].build(blocks, dim, folder / f"index.{kind}", options.trees)
     print(json.dumps(asdict(_self_test(snapshot, reduced, folder / f"index.{kind}", options))))
+
+
+def _slices(reduced: Vectors) -> Iterator[Vectors]:
+    return (unit_vectors(reduced[start : start + BLOCK_ROWS]) for start in range(0, len(reduced), BLOCK_ROWS))
 
 
 def _fitted_projection(snapshot: Snapshot, dim: int) -> Vectors:
     """Return the principal axes of a seeded sample of the unit vectors, float32 (source dim, dim)."""
     count = min(len(snapshot), PROJECTION_ROWS)
     places = np.sort(np.random.default_rng(SEED).choice(len(snapshot), count, replace=False))
-    parts = (places[start : start + BLOCK_ROWS] for start in range(0, count, BLOCK_ROWS))
-    axes = principal_axes((unit_vectors(snapshot.take(part)) for part in parts), dim)
+    axes = principal_axes(unit_blocks(snapshot, places), dim)
     return np.pad(axes, ((0, 0), (0, dim - axes.shape[1])))  # few or equal images span fewer directions
 
 
 def _projecting(folder: Path) -> Callable[[Vectors], Vectors]:
     projection = np.load(folder / PROJECTION)
     return lambda vectors: unit_vectors(unit_vectors(vectors) @ projection)
-
-
-def _blocks(snapshot: Snapshot, reduced: Vectors | None = None) -> Iterator[Vectors]:
-    for start in range(0, len(snapshot), BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
-        yield unit_vectors(snapshot.take(part) if reduced is None else reduced[part])
 
 
 def _self_test(snapshot: Snapshot, reduced: Vectors | None, path: Path, options: IndexOptions) -> SelfTest:
@@ -334,7 +329,7 @@ def _self_test(snapshot: Snapshot, reduced: Vectors | None, path: Path, options:
     places = np.sort(random.choice(len(snapshot), size=min(SELF_TEST_QUERIES, len(snapshot)), replace=False))
     queries = snapshot.take(places)
     started = time.perf_counter()
-    _, best = exact_neighbours(unit_vectors(queries), _blocks(snapshot), k + 1)
+    _, best = exact_neighbours(unit_vectors(queries), unit_blocks(snapshot), k + 1)
     exact_ms = (time.perf_counter() - started) * 1000 / len(queries)
     tests: list[SelfTest] = []
     saturated: set[int] = set()

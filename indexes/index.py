@@ -17,7 +17,7 @@ import numpy.typing as npt
 from errors import QueryError
 from indexes.kinds import Candidates
 from store import Snapshot
-from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, largest, unit_vectors
+from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, largest, unit_blocks, unit_vectors
 
 Metric = Literal["cosine", "euclidean"]
 MARGIN = 16
@@ -147,7 +147,7 @@ class Index:
         self._scanned = np.flatnonzero(~covered).astype(np.int64)
         self._held: Vectors | None = None
         if len(self._scanned) * snapshot.dim * 4 <= HELD_BYTES:
-            blocks = list(self._units_on_disk(self._scanned))
+            blocks = list(unit_blocks(self.snapshot, self._scanned))
             self._held = np.concatenate(blocks) if blocks else np.empty((0, snapshot.dim), dtype=np.float32)
 
     def query(
@@ -255,11 +255,7 @@ class Index:
     def _units(self, places: Ids | None) -> Iterator[Vectors]:
         if self._held is not None and len(self._scanned) == len(self.snapshot):
             return iter([self._held if places is None else self._held[places]])
-        return self._units_on_disk(np.arange(len(self.snapshot)) if places is None else places)
-
-    def _units_on_disk(self, places: Ids) -> Iterator[Vectors]:
-        for start in range(0, len(places), BLOCK_ROWS):
-            yield unit_vectors(self.snapshot.take(places[start : start + BLOCK_ROWS]))
+        return unit_blocks(self.snapshot, places)
 
     def _lifted(self, places: Ids | None) -> Iterator[Vectors]:
         everywhere = np.arange(len(self.snapshot)) if places is None else places
@@ -310,7 +306,7 @@ class Index:
         places = self._scanned[kept]
         if not len(places):
             return [places] * len(units)
-        blocks = self._units_on_disk(places) if self._held is None else iter([self._held[kept]])
+        blocks = unit_blocks(self.snapshot, places) if self._held is None else iter([self._held[kept]])
         if len(units) == 1 and self._held is not None:
             return [places[largest(next(iter(blocks)) @ units[0], count)]]
         nearest, _ = exact_neighbours(units, blocks, count)

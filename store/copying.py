@@ -1,4 +1,4 @@
-"""Copying a whole collection to another folder, while nobody can change it."""
+"""Copying: a whole collection to another folder while nobody can change it, and a finished file into the next generation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from store.formats import reporting_full_disk, sync_folder
 from store.writer import open_writer
 
 NOT_COPIED = ("writer.lock", "unfinished-*", "*-journal", "*.tmp")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file another name, or, where the file system has no hard links, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def copy_collection(folder: Path, target: Path) -> None:
