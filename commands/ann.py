@@ -6,19 +6,25 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands import evaluate
 from commands.progress import show_progress
+from commands.sheets import SHEETS, Sheets
 from config import Settings, add_setting_arguments, settings_from_arguments
-from errors import EmptyCollectionError, LookalikeError, NotAnImageError, QueryError, SettingsError, UnreadableFileError
+from errors import (
+    CollectionMissingError,
+    LookalikeError,
+    NotAnImageError,
+    QueryError,
+    SettingsError,
+    UnreadableFileError,
+)
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from search import Box, Example, Filter, Query, SearchResult, SearchService
     from search.rows import Rows
     from search.service import Loaded
@@ -50,11 +56,19 @@ EPILOG = """examples:
   python ann.py --self-test --index usearch              build the index anew, and see how well it answers
 
 A picture that is in the collection is left out of its own matches. Order is as on the pages unless --ranking says otherwise."""
+OF_INDEX = ("index", "trees", "search_k")
+OF_SEARCH = (
+    *("pictures", "image_id", "unlike", "together", "box", "k", "radius", "metric", "ranking", *FILTERS),
+    *("format", "output", "sheet"),
+)
+WORKS: Mapping[str, Sequence[str]] = {
+    "graph": ("k", "radius", "metric"),
+    "evaluate": ("format", "output"),
+    "self_test": (),
+}
+"""What is done instead of a search, and which of the options of a search it uses."""
 DEFAULT_K = 5
 YALE_K = 30
-SHEETS = Path("contact_sheets")
-SHEET_MATCHES = 50
-"""Matches on one sheet, ten rows of them: a sheet of thousands could not be looked at."""
 PICTURES_AT_ONCE = 8
 """Files held in memory at a time."""
 FORMATS = ("table", "csv", "json", "parquet")
@@ -64,12 +78,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; return its exit status: 0 done, 1 a message says what failed, 2 wrong arguments."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.pictures and arguments.image_id is not None:
-        parser.error(f"name pictures ({arguments.pictures[0]}) or --image-id {arguments.image_id}, not both")
-    if not arguments.self_test and _index_options(arguments):
-        parser.error(
-            f"--{_index_options(arguments)[0].replace('_', '-')} builds the index anew: give it with --self-test"
-        )
+    _check(parser, arguments)
     try:
         settings = settings_from_arguments(arguments)
         if arguments.self_test:
@@ -87,6 +96,38 @@ def main(argv: Sequence[str]) -> int:
         return 1
 
 
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End the program with a message where options do not go together, so that none is left out silently."""
+
+    def given(names: Iterable[str]) -> list[str]:
+        """Return the options among `names` that were given, as they are written."""
+        options = [name for name in names if getattr(arguments, name) not in ([], parser.get_default(name))]
+        return [
+            name if name == "pictures" else "-k" if name == "k" else "--" + name.replace("_", "-") for name in options
+        ]
+
+    if arguments.pictures and arguments.image_id:
+        parser.error(f"name pictures ({arguments.pictures[0]}) or --image-id {arguments.image_id[0]}, not both")
+    if not arguments.self_test and given(OF_INDEX):
+        parser.error(f"{given(OF_INDEX)[0]} builds the index anew: give it with --self-test")
+    works = given(WORKS)
+    if len(works) > 1:
+        parser.error(f"{' and '.join(works)} are done on their own: leave one to another run")
+    if arguments.labels is not None and not arguments.evaluate:
+        parser.error("--labels names the labels of --evaluate")
+    if arguments.include_self and not arguments.graph:
+        parser.error("--include-self is an option of --graph")
+    if works:
+        used = WORKS[works[0][2:].replace("-", "_")]
+        others = given(name for name in OF_SEARCH if name not in used)
+        if others:
+            parser.error(
+                f"{works[0]} has no use for {', '.join(others)}: leave {'it' if len(others) == 1 else 'them'} out"
+            )
+    if arguments.sheet is not None and arguments.no_sheet:
+        parser.error("give --sheet or --no-sheet, not both")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ann.py",
@@ -96,7 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("pictures", nargs="*", metavar="PICTURE", help="files, folders (searched through) or globs; each is a query")
-    add("--image-id", type=int, metavar="ID", help="search by an image of the collection")
+    add(
+        "--image-id",
+        type=int,
+        action="append",
+        metavar="ID",
+        help="search by an image of the collection; each is a query",
+    )
     add("--unlike", action="append", default=[], metavar="PICTURE", help="a picture that matches should not be like")
     add("--together", action="store_true", help="all pictures are one query: what is like all of them")
     add("--box", metavar="L,T,R,B", help="only this part of each picture, as shares 0…1 of its width and height")
@@ -146,16 +193,22 @@ def _search(arguments: argparse.Namespace, settings: Settings) -> int:
     settings = replace(settings, upload_max_bytes=settings.max_bytes, upload_max_pixels=settings.max_pixels)
     with contextlib.closing(SearchService(settings, load_network=False)) as service:
         asked, problems = _asked(arguments, settings, service)
-        sheets = None if arguments.no_sheet else _Sheets(arguments.sheet, len(asked))
+        sheets = None if arguments.no_sheet else Sheets(arguments.sheet, len(asked))
+        answers = _answers(arguments, service, asked)
+        pictures = False
         with _printing(arguments) as show:
-            for query, answer in _answers(arguments, service, asked):
+            for query, answer in answers:
                 if isinstance(answer, LookalikeError):
                     if not (query.found and isinstance(answer, NotAnImageError)):
                         problems.append(f"{query.label}: {answer}")
                     continue
+                pictures = True
                 show(_rows(service, query.label, answer), answer)
                 if sheets is not None:
-                    sheets.write(service, query, answer)
+                    sheets.write(service, query.name, query.likes, answer)
+    if not pictures and not problems:
+        named = arguments.pictures or [str(settings.test_folder)]
+        problems = [f"there is no picture in {', '.join(named)}: nothing was searched for."]
     for problem in problems:
         print(f"ann.py: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -166,8 +219,9 @@ def _asked(arguments: argparse.Namespace, settings: Settings, service: SearchSer
     from pipeline import show_path
 
     loaded = service.ready()
-    if arguments.image_id is not None:
-        return [_one(show_path(loaded.store.record(arguments.image_id).path), arguments.image_id)], []
+    if arguments.image_id:
+        by_id = [_one(show_path(loaded.store.record(image_id).path), image_id) for image_id in arguments.image_id]
+        return _joined(arguments, by_id), []
     patterns = arguments.pictures or ([str(settings.test_folder)] if settings.test_folder is not None else [])
     if not patterns:
         raise SettingsError(
@@ -178,11 +232,16 @@ def _asked(arguments: argparse.Namespace, settings: Settings, service: SearchSer
     queries = [
         query for pattern in patterns for query in _meant(os.fsencode(pattern), loaded, settings.rsc_files, problems)
     ]
+    return _joined(arguments, queries), problems
+
+
+def _joined(arguments: argparse.Namespace, queries: list[_Asked]) -> list[_Asked]:
+    """Return each query once, or, where --together is given, the one that they are."""
     if arguments.together and queries:
         both = tuple(like for query in queries for like in query.likes)
         labels, names = zip(*((query.label, query.name) for query in queries), strict=True)
-        queries = [_Asked(", ".join(labels), ", ".join(names), both)]
-    return list(dict.fromkeys(queries)), problems
+        return [_Asked(", ".join(labels), ", ".join(names), both)]
+    return list(dict.fromkeys(queries))
 
 
 def _one(label: str, like: int | bytes, *, found: bool = False) -> _Asked:
@@ -211,9 +270,17 @@ def _meant(pattern: bytes, loaded: Loaded, rsc_files: Path, problems: list[str])
 def _answers(
     arguments: argparse.Namespace, service: SearchService, asked: Sequence[_Asked]
 ) -> Iterator[tuple[_Asked, SearchResult | LookalikeError]]:
-    """Answer the queries in their order, a few at a time. Raises what is wrong with the options, and so with all of them."""
-    where, box = _filter(arguments), _box(arguments.box)
-    away = _unlike(arguments, service)
+    """Answer the queries in their order, a few at a time. Raises at once what is wrong with the options, and so with all."""
+    from search import Example
+
+    box = _box(arguments.box)
+    usual = _query(arguments, [Example(0)], _unlike(arguments, service), _filter(arguments))
+    return _answered(service, asked, usual, box)
+
+
+def _answered(
+    service: SearchService, asked: Sequence[_Asked], usual: Query, box: Box | None
+) -> Iterator[tuple[_Asked, SearchResult | LookalikeError]]:
     for start in range(0, len(asked), PICTURES_AT_ONCE):
         queries: list[Query] = []
         failed: dict[int, LookalikeError] = {}
@@ -224,7 +291,7 @@ def _answers(
             except UnreadableFileError as error:
                 failed[place] = error
             else:
-                queries.append(_query(arguments, likes, away, where))
+                queries.append(replace(usual, like=tuple(likes)))
         answers = iter(service.search_many(queries))
         yield from ((query, failed.get(place) or next(answers)) for place, query in enumerate(block))
 
@@ -314,8 +381,8 @@ def _rows(service: SearchService, label: str, answer: SearchResult) -> Rows:
 @contextlib.contextmanager
 def _printing(arguments: argparse.Namespace) -> Iterator[Callable[[Rows, SearchResult], None]]:
     """Give what prints the rows of one query, or writes them into the file of --output."""
-    from search.rows import ROW_DTYPE, rows_text
-    from tables import open_table, whole_file
+    from search.rows import open_rows, rows_text
+    from tables import whole_file
 
     with contextlib.ExitStack() as stack:
         stream: Any = sys.stdout.buffer
@@ -330,11 +397,10 @@ def _printing(arguments: argparse.Namespace) -> Iterator[Callable[[Rows, SearchR
                 stream.flush()
 
         else:
-            names = ROW_DTYPE.names or ()
-            table = stack.enter_context(open_table(stream, arguments.format, names))
+            write = stack.enter_context(open_rows(stream, arguments.format))
 
             def show(rows: Rows, answer: SearchResult) -> None:
-                table.write({name: rows[name] for name in names})
+                write(rows)
 
         yield show
         stream.flush()
@@ -345,66 +411,6 @@ def _remark(answer: SearchResult) -> str:
     if answer.good_matches == 0 and answer.matches:
         return "\nNo good match: these are the nearest, but they do not stand out from the rest of the collection."
     return "" if answer.matches else "\nNothing matches."
-
-
-# Contact sheets.
-
-
-class _Sheets:
-    """Writes the contact sheet of each query: into the one file that was named, or a folder of one file a query."""
-
-    def __init__(self, place: str | None, count: int) -> None:
-        self._place = SHEETS if place is None else Path(place)
-        self._is_file = self._place.suffix.lower() == ".png" and not self._place.is_dir()
-        if self._is_file and count > 1:
-            raise SettingsError(
-                f"--sheet {place} names one file, and there are {count:,} queries: name a folder for their sheets."
-            )
-        self._taken: set[str] = set()
-
-    def write(self, service: SearchService, asked: _Asked, answer: SearchResult) -> None:
-        """Draw the sheet of one query and say where it is."""
-        from search.sheet import Tile, contact_sheet, printable, save_sheet
-
-        target = Tile("target", asked.name, self._target(service, asked, answer))
-        matches = [
-            Tile(
-                f"{match.rank} · {match.similarity:.3f}",
-                match.image.name,
-                _opened(service.thumbnail(match.image.image_id)),
-            )
-            for match in answer.matches[:SHEET_MATCHES]
-        ]
-        path = self._place if self._is_file else self._place / self._file_name(asked.name)
-        save_sheet(contact_sheet(target, matches), path)
-        print(f"Contact sheet: {printable(str(path))}", file=sys.stderr)
-
-    def _target(self, service: SearchService, asked: _Asked, answer: SearchResult) -> Image.Image | None:
-        if answer.query_thumbnail is not None:
-            return _opened(answer.query_thumbnail)
-        ids = [like for like in asked.likes if isinstance(like, int)]
-        return _opened(service.thumbnail(ids[0])) if ids else None
-
-    def _file_name(self, name: str) -> str:
-        """Return a file's name for a query's sheet: no other one of this run has it, whatever the pictures are called."""
-        stem = os.path.splitext(name)[0].replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-        number, file_name = 1, f"{stem}.png"
-        while file_name.casefold() in self._taken:
-            number += 1
-            file_name = f"{stem}-{number}.png"
-        self._taken.add(file_name.casefold())
-        return file_name
-
-
-def _opened(jpeg: bytes | None) -> Image.Image | None:
-    """Return the picture of a thumbnail; None where there is none, or it is damaged."""
-    from errors import ImageError
-    from images import Limits, decode_image
-
-    try:
-        return None if jpeg is None else decode_image(jpeg, Limits(len(jpeg), 10_000_000, 1)).image
-    except ImageError:
-        return None
 
 
 # The whole collection.
@@ -435,10 +441,6 @@ def _graph(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _index_options(arguments: argparse.Namespace) -> list[str]:
-    return [name for name in ("index", "trees", "search_k") if getattr(arguments, name) is not None]
-
-
 def _self_test(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the self-test of the published index; with options of an index, build it anew with them first."""
     from networks import own_network
@@ -446,7 +448,7 @@ def _self_test(arguments: argparse.Namespace, settings: Settings) -> int:
     from store import open_store, open_writer
 
     open_store(settings.rsc_files).close()  # a writer would make a collection where there is none
-    if _index_options(arguments):
+    if any(getattr(arguments, name) is not None for name in OF_INDEX):
         with open_writer(settings.rsc_files, command="ann.py --self-test") as writer:
             network = own_network(writer)
             if network is not None:
@@ -455,7 +457,7 @@ def _self_test(arguments: argparse.Namespace, settings: Settings) -> int:
     generation = store.generation()
     store.close()
     if generation is None:
-        raise EmptyCollectionError(f"There is no index in {settings.rsc_files} yet: run `python img2vec.py`.")
+        raise CollectionMissingError(f"There is no index in {settings.rsc_files} yet: run `python img2vec.py`.")
     print(_self_test_text(generation.manifest["index"]))
     return 0
 
@@ -468,9 +470,13 @@ def _self_test_text(index: Mapping[str, Any]) -> str:
     lines = [
         f"{index['kind']}, {index['items']:,} images, tested with {test['queries']} of them against exact search "
         f"({test['exact_ms']:.2f} ms a query)",
-        f"{'search_k':>9}  {'recall@' + str(test['k']):>9}  {'ms a query':>10}",
+        f"{'search_k':>9}  {'candidates':>10}  {'recall@' + str(test['k']):>9}  {'ms a query':>10}",
     ]
     for step in test.get("ladder") or [test]:
-        used = "  used" if step["search_k"] == index["search_k"] and index["kind"] != "exact" else ""
-        lines.append(f"{step['search_k']:>9,}  {step['recall']:>9.2%}  {step['query_ms']:>10.3f}{used}")
+        oversample = step.get("oversample", 1)
+        is_used = (step["search_k"], oversample) == (index["search_k"], index.get("oversample", 1))
+        used = "  used" if is_used and index["kind"] != "exact" else ""
+        lines.append(
+            f"{step['search_k']:>9,}  {'×' + str(oversample):>10}  {step['recall']:>9.2%}  {step['query_ms']:>10.3f}{used}"
+        )
     return "\n".join([*lines, *([index["reason"]] if index["reason"] else [])])

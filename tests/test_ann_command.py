@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -14,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commands.ann import _self_test_text, main
+from commands.ann import _self_test, _self_test_text, main
+from config import Settings
+from errors import CollectionMissingError
 from search import create_collection
+from store import open_writer
 from tests import fake_backbone
 
 
@@ -183,6 +187,16 @@ def test_answers_are_written_into_a_file(rsc: Path, folder: Path, capsys: pytest
         (["--image-id", 1, "--orientation", "round"], 1, "round"),
         (["--image-id", 1, "--unlike", "gone.png"], 1, "gone.png"),
         (["--image-id", 1, "--index", "annoy"], 2, "--self-test"),
+        (["--image-id", 1, "--labels", "x.csv"], 2, "--evaluate"),
+        (["--image-id", 1, "--include-self"], 2, "--graph"),
+        (["--image-id", 1, "--sheet", "x", "--no-sheet"], 2, "not both"),
+        (["--image-id", 1, "--sheet", "out.jpg"], 1, "out.jpg"),
+        (["--evaluate", "--self-test"], 2, "--evaluate and --self-test"),
+        (["--evaluate", "x.jpg", "-k", 3], 2, "pictures, -k"),
+        (["--self-test", "--format", "json"], 2, "--format"),
+        (["--graph", "g.csv", "--folder", "even"], 2, "--folder"),
+        (["--graph", "g.csv", "--ranking", "kind"], 2, "--ranking"),
+        (["--graph", "g.csv", "--image-id", 1], 2, "--image-id"),
         (["--graph", "graph.txt"], 1, "graph.txt"),
         (["--graph", "folder/", "--metric", "euclidean"], 1, "euclidean"),
         (["--graph", "graph.csv", "-k", 0], 1, "0"),
@@ -194,6 +208,43 @@ def test_wrong_use_is_a_message_that_names_the_value(
     assert run(rsc, *arguments) == status
     assert said in capsys.readouterr().err
     assert os.listdir() == []
+
+
+def test_several_images_of_the_collection_are_each_a_query_or_one_together(
+    rsc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--image-id", 1, "--image-id", 2, "-k", 1, "--format", "json", "--no-sheet"]
+    assert run(rsc, *asked) == 0
+    assert [Path(row["query_label"]).name for row in rows_of(capsys)] == ["0.png", "2.png"]
+    assert run(rsc, *asked, "--together") == 0
+    assert [row["query_label"].count(".png") for row in rows_of(capsys)] == [2]
+
+
+def test_a_folder_without_pictures_is_told(rsc: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "here" / "notes.txt").write_text("not a picture")
+    assert run(rsc, folder / "here", "--no-sheet") == 1
+    assert f"no picture in {folder / 'here'}" in capsys.readouterr().err
+
+
+def test_nothing_is_printed_before_options_are_known_to_make_sense(
+    rsc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(rsc, "--image-id", 1, "-k", 0, "--format", "csv") == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_parquet_file_without_matches_has_its_types(rsc: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name, options in (("none", ["--folder", "nowhere"]), ("some", [])):
+        assert run(rsc, "--image-id", 1, *options, "--format", "parquet", "--output", name, "--no-sheet") == 0
+    assert parquet.read_table("none").schema == parquet.read_table("some").schema
+
+
+def test_a_collection_without_an_index_is_missing_one(folder: Path) -> None:
+    with open_writer(folder / "rsc", command="test"):
+        pass
+    with pytest.raises(CollectionMissingError, match="no index"):
+        _self_test(argparse.Namespace(index=None, trees=None, search_k=None), Settings(rsc_files=folder / "rsc"))
 
 
 def test_one_file_cannot_hold_the_sheets_of_many(rsc: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,14 +283,16 @@ def test_the_evaluation_is_printed(rsc: Path, capsys: pytest.CaptureFixture[str]
 
 def test_each_step_of_the_self_test_is_a_line() -> None:
     steps = [
-        {"search_k": 1000, "recall": 0.9, "query_ms": 0.5},
-        {"search_k": 2000, "recall": 0.995, "query_ms": 0.75},
+        {"search_k": 1000, "oversample": 1, "recall": 0.9, "query_ms": 0.5},
+        {"search_k": 2000, "oversample": 1, "recall": 0.9, "query_ms": 0.6},
+        {"search_k": 2000, "oversample": 4, "recall": 0.995, "query_ms": 0.75},
     ]
-    test = {"exact_ms": 20.0, "queries": 200, "k": 10, "ladder": steps, **steps[1]}
-    index = {"kind": "annoy", "items": 100_000, "search_k": 2000, "self_test": test, "reason": ""}
+    test = {"exact_ms": 20.0, "queries": 200, "k": 10, "ladder": steps, **steps[2]}
+    index = {"kind": "annoy", "items": 100_000, "search_k": 2000, "oversample": 4, "self_test": test, "reason": ""}
     assert _self_test_text(index).splitlines() == [
         "annoy, 100,000 images, tested with 200 of them against exact search (20.00 ms a query)",
-        " search_k  recall@10  ms a query",
-        "    1,000     90.00%       0.500",
-        "    2,000     99.50%       0.750  used",
+        " search_k  candidates  recall@10  ms a query",
+        "    1,000          ×1     90.00%       0.500",
+        "    2,000          ×1     90.00%       0.600",
+        "    2,000          ×4     99.50%       0.750  used",
     ]
