@@ -233,10 +233,11 @@ def test_nothing_is_printed_before_options_are_known_to_make_sense(
     assert capsys.readouterr().out == ""
 
 
-def test_a_parquet_file_without_matches_has_its_types(rsc: Path) -> None:
+def test_a_parquet_file_without_an_answer_has_its_types(rsc: Path, folder: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    for name, options in (("none", ["--folder", "nowhere"]), ("some", [])):
-        assert run(rsc, "--image-id", 1, *options, "--format", "parquet", "--output", name, "--no-sheet") == 0
+    (folder / "bad.png").write_bytes(b"no picture")
+    for name, asked, status in (("none", folder / "bad.png", 1), ("some", folder / "ask" / "three.png", 0)):
+        assert run(rsc, asked, "--format", "parquet", "--output", name, "--no-sheet") == status
     assert parquet.read_table("none").schema == parquet.read_table("some").schema
 
 

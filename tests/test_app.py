@@ -279,7 +279,6 @@ def test_a_wrong_upload_gets_a_friendly_page_with_the_form(
     [
         ("POST", "/search", 400),
         ("GET", "/images/1?k=0", 400),
-        ("GET", "/images/1?k=0", 400),
         ("GET", "/images/99", 404),
         ("GET", "/images/" + "9" * 5000, 404),
         ("GET", "/images/one", 404),
