@@ -373,16 +373,13 @@ def _nearest(
 def _good(loaded: Loaded, ranking: RankingName, matches: list[Match]) -> int | None:
     """Return how many matches are good, None where nothing was measured to tell it by.
 
-    Where the curve bends, the same picture ends: behind a mirrored copy come others of its kind, far less alike and as good
-    as any where the kind is asked for. There only the collection's bar counts.
+    In plain order they end where the same picture does, in that by kind where the kind does.
     """
     calibration = loaded.calibration
     if calibration is None:
         return None
     similarities = sorted((match.similarity for match in matches), reverse=True)
-    if ranking == "kind" and calibration.bar is not None:
-        return sum(similarity >= calibration.bar for similarity in similarities)
-    return calibration.good_matches(similarities)
+    return (calibration.kind_matches if ranking == "kind" else calibration.good_matches)(similarities)
 
 
 def check_original(record: Record) -> None:

@@ -79,6 +79,16 @@ def test_matches_end_where_the_curve_bends() -> None:
     assert measured.good_matches([]) == 0
 
 
+def test_a_cliff_ends_what_is_good_also_below_the_bar() -> None:
+    measured = Calibration(10, [0.5, 1.0], [0.2, 0.9], bar=0.8, matches=3.0)
+    siblings = [0.95, 0.85, 0.72, 0.7, 0.68, 0.66, 0.4, 0.39]
+    assert measured.kind_matches(siblings) == 6
+    assert measured.good_matches(siblings) == 6
+    assert measured.kind_matches([0.6, 0.55, 0.5, 0.45, 0.4]) == 0
+    assert measured.kind_matches([0.95, 0.9, 0.75, 0.65, 0.55]) == 2
+    assert Calibration(10, [1.0], [0.9], bar=0.9, matches=1.0).kind_matches([0.5, 0.4, 0.1]) == 0
+
+
 def test_a_copy_at_the_head_is_no_bend() -> None:
     measured = Calibration(10, [1.0], [0.5], bar=0.4, matches=3.0)
     assert measured.good_matches([1.0, 0.7, 0.68, 0.66, 0.64, 0.62]) == 6
