@@ -7,6 +7,7 @@ always in memory, never in a temporary file; how much one answer may hold. Does 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sqlite3
@@ -321,6 +322,20 @@ def _likes(fields: Fields) -> tuple[Example, ...]:
     return _examples(ids, files, box)
 
 
+FILTER_FIELDS = tuple(field.name for field in dataclasses.fields(Filter))
+SEARCH_FIELDS = (
+    *("image_id", "like", "unlike", "vector", "file", "unlike_file", "box"),
+    *("k", "radius", "metric", "ranking", *FILTER_FIELDS),
+)
+
+
+def refuse_unknown(fields: Fields) -> None:
+    """Raise `RequestError` for a field that no search has: a misspelt filter would answer with everything."""
+    unknown = sorted(fields.keys() - set(SEARCH_FIELDS))
+    if unknown:
+        raise RequestError(f"There is no field {unknown[0][:40]!r}; a search has: {', '.join(SEARCH_FIELDS)}.")
+
+
 def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
     """Return the search for what is like `likes`, with everything else from `fields`. Raises `RequestError`, `QueryError`.
 
@@ -411,7 +426,9 @@ def _asked_json(query: Query, *, ranking: str) -> dict[str, object]:
 @api.route("/search", methods=["GET", "POST"])
 def search() -> Response:
     """Answer one query: by address, form, multipart or JSON."""
-    answer = ask(request_fields())
+    fields = request_fields()
+    refuse_unknown(fields)
+    answer = ask(fields)
     query, found = answer.query, answer.found
     source = query.like[0].source if len(query.like) == 1 else None
     image_id = source if isinstance(source, int) else None
@@ -434,6 +451,7 @@ def search_batch() -> Response:
     order of distance unless another ranking is asked for.
     """
     fields = request_fields()
+    refuse_unknown(fields)
     asked = _batch(fields)
     usual = wanted_query({"ranking": ["plain"], **fields}, (Example(0),))
     good = {n: replace(usual, like=(example,)) for n, (_, example) in enumerate(asked) if isinstance(example, Example)}

@@ -410,7 +410,14 @@ def _remark(answer: SearchResult) -> str:
     """Return what a person should know of an answer besides its rows."""
     if answer.good_matches == 0 and answer.matches:
         return "\nNo good match: these are the nearest, but they do not stand out from the rest of the collection."
-    return "" if answer.matches else "\nNothing matches."
+    if not answer.matches:
+        return "\nNothing matches."
+    distances = [match.distance for match in answer.matches]
+    return (
+        ""
+        if distances == sorted(distances)
+        else "\nIn order of kind after the third; --ranking plain sorts by distance."
+    )
 
 
 # The whole collection.

@@ -83,7 +83,15 @@ def import_vectors(job: ImportJob) -> ImportReport:
         manifest = manifest_for(writer, source)
         report.backbone, report.layer, report.dim = manifest.backbone, manifest.layer, manifest.dim
         report.weights_sha256 = manifest.weights_sha256
+        before = len(writer.snapshot(manifest.key)) if manifest.key in writer.vector_keys() else 0
         if _Importing(job, source, pictures, report).run(writer, manifest):
+            if before and report.new:
+                note = (
+                    f"{report.new:,} images were added to the {before:,} of the collection in {job.settings.rsc_files}, which "
+                    "has the same network. For a collection of their own give another folder: --rsc-files."
+                )
+                report.notes.append(note)
+                job.on_note(note)
             published = publish(
                 writer, manifest.key, job.settings, stop=job.stop, on_note=job.on_note, on_step=job.on_step
             )

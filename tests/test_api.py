@@ -405,3 +405,12 @@ def test_no_body_whatever_is_a_fault_of_the_service(client: FlaskClient, parts: 
 def test_a_service_may_have_a_smaller_maximum_than_the_usual_k(tmp_path: Path) -> None:
     service = FakeService(tmp_path, replace(SETTINGS, max_results=2), names=NAMES[:4])
     assert len(create_app(service=service).test_client().get("/api/v1/search?image_id=1").get_json()["matches"]) == 2
+
+
+@pytest.mark.parametrize("address", ["/api/v1/search?image_id=3&folde=2019", "/api/v1/search?image_id=3&order=plain"])
+def test_a_misspelt_field_is_an_error_and_not_passed_over(client: FlaskClient, address: str) -> None:
+    answer = client.get(address)
+    assert answer.status_code == 400
+    error = answer.get_json()["error"]
+    assert error["code"] == "bad_request"
+    assert address.rpartition("&")[2].partition("=")[0] in error["message"]

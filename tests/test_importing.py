@@ -179,6 +179,7 @@ def test_more_vectors_of_the_same_dimension_are_added(npz: Path, tmp_path: Path)
     np.savez(tmp_path / "more.npz", X=vectors_of(3, seed=1), Y=["new/1.jpg", "new/2.jpg", NAMES[0]])
     report = take_in(tmp_path / "more.npz", tmp_path / "rsc")
     assert (report.new, report.changed, report.images) == (2, 1, COUNT + 2)
+    assert any(f"2 images were added to the {COUNT} " in note for note in report.notes)
     found = stored(tmp_path / "rsc")
     assert np.array_equal(found[NAMES[0].encode()], vectors_of(3, seed=1)[2])
     assert records(tmp_path / "rsc")[0].label == "animal"  # given before, and not taken back
