@@ -476,7 +476,7 @@ def _self_test_text(index: Mapping[str, Any]) -> str:
         return f"Exact search over {index['items']:,} images: there is nothing to test. {index['reason']}".rstrip()
     lines = [
         f"{index['kind']}, {index['items']:,} images, tested with {test['queries']} of them against exact search "
-        f"({test['exact_ms']:.2f} ms a query)",
+        f"({test['exact_ms']:.2f} ms each when asked all at once)",
         f"{'search_k':>9}  {'candidates':>10}  {'recall@' + str(test['k']):>9}  {'ms a query':>10}",
     ]
     for step in test.get("ladder") or [test]:

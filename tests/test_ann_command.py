@@ -291,7 +291,7 @@ def test_each_step_of_the_self_test_is_a_line() -> None:
     test = {"exact_ms": 20.0, "queries": 200, "k": 10, "ladder": steps, **steps[2]}
     index = {"kind": "annoy", "items": 100_000, "search_k": 2000, "oversample": 4, "self_test": test, "reason": ""}
     assert _self_test_text(index).splitlines() == [
-        "annoy, 100,000 images, tested with 200 of them against exact search (20.00 ms a query)",
+        "annoy, 100,000 images, tested with 200 of them against exact search (20.00 ms each when asked all at once)",
         " search_k  candidates  recall@10  ms a query",
         "    1,000          ×1     90.00%       0.500",
         "    2,000          ×1     90.00%       0.600",
