@@ -35,6 +35,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 import api
+import requested
 from config import Settings, load_settings
 from errors import ImageError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail
@@ -64,10 +65,10 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
         service = open_service(load_settings() if settings is None else settings)
         atexit.register(service.close)
     app = Flask(__name__)
-    app.request_class = api.InMemoryRequest
+    app.request_class = requested.InMemoryRequest
     limit = service.settings.upload_max_bytes
     app.config.update(UPLOAD_MAX_BYTES=limit, MAX_CONTENT_LENGTH=limit + api.MULTIPART_OVERHEAD_BYTES)
-    app.extensions[api.EXTENSION] = service
+    app.extensions[requested.EXTENSION] = service
     app.jinja_env.filters.update(
         filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share, similarity=_similarity
     )
@@ -162,7 +163,7 @@ def _answer_error(error: Exception) -> Response | HTTPException:
 
 
 def _error_page(problem: api.Problem) -> str:
-    settings = api.service().settings
+    settings = requested.service().settings
     return render_template(
         "error.html",
         problem=problem,
@@ -200,7 +201,7 @@ class Choice:
 
 def _form(k: int | str | None = None, ranking: str | None = None) -> dict[str, object]:
     """Return what `_upload.html` and the choice of k need."""
-    service = api.service()
+    service = requested.service()
     settings = service.settings
     usual = min(settings.results, settings.max_results)
     choices = {choice for choice in K_CHOICES if choice <= settings.max_results} | {usual}
@@ -217,7 +218,7 @@ def _form(k: int | str | None = None, ranking: str | None = None) -> dict[str, o
 def _results(answer: api.Answer) -> dict[str, object]:
     """Return what a page of results needs. `kept` is what the addresses it leads to say besides k."""
     query = answer.query
-    order = {} if query.ranking in (None, api.service().rankings[0]) else {"ranking": query.ranking}
+    order = {} if query.ranking in (None, requested.service().rankings[0]) else {"ranking": query.ranking}
     where = _conditions(query.where)
     return {
         "found": answer.found,
@@ -226,7 +227,7 @@ def _results(answer: api.Answer) -> dict[str, object]:
         "where": [_CONDITIONS[name].format(value) for name, value in where.items()],
         "order": order,
         "kept": where | order,
-        "status": api.service().status(),
+        "status": requested.service().status(),
         **_form(api.asked_k(query), answer.found.ranking),
     }
 
@@ -261,7 +262,7 @@ def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
 @pages.get("/")
 def index() -> str:
     """Show the form, in one line what is searched, and some of its images to begin with."""
-    service = api.service()
+    service = requested.service()
     shown = service.some_images(STARTING_POINTS)
     return render_template("index.html", status=service.status(), some=shown, **_form())
 
@@ -275,15 +276,15 @@ def search_again() -> ResponseReturnValue:
 @pages.post("/search")
 def search() -> str:
     """Show the images nearest to an uploaded picture, which lives as long as this request."""
-    return render_template("results.html", **_results(api.ask(api.request_fields())))
+    return render_template("results.html", **_results(api.ask(requested.request_fields())))
 
 
 @pages.get("/images/<image_id>")
 def image(image_id: str) -> str:
     """Show one image of the catalog, what is known of it, and its nearest images."""
-    fields = api.request_fields()
-    shown = api.service().image(api.image_id_of_path(image_id))
-    box = api.wanted_box(fields)
+    fields = requested.request_fields()
+    shown = requested.service().image(requested.image_id_of_path(image_id))
+    box = requested.wanted_box(fields)
     answer = api.ask(fields, (Example(shown.image_id, box),))
     return render_template(
         "image.html",
@@ -336,7 +337,7 @@ _UNKNOWN_TYPE = FileType("application/octet-stream", (".bin",), shown=False)
 @pages.get("/images/<image_id>/thumbnail")
 def thumbnail(image_id: str) -> Response:
     """Send the thumbnail made when the image came, or a placeholder where there is none."""
-    content = api.service().thumbnail(api.image_id_of_path(image_id))
+    content = requested.service().thumbnail(requested.image_id_of_path(image_id))
     if content is None:
         return _revalidated(current_app.send_static_file("no-picture.svg"))
     response = send_file(BytesIO(content), mimetype="image/jpeg", etag=_hash(content))
@@ -364,7 +365,7 @@ def original(image_id: str) -> Response:
 
 
 def _original(image_id: str) -> tuple[bytes, ImageInfo]:
-    return api.service().original(api.image_id_of_path(image_id))
+    return requested.service().original(requested.image_id_of_path(image_id))
 
 
 def _send_original(path: bytes, shown: ImageInfo, *, as_attachment: bool) -> Response:
@@ -394,7 +395,7 @@ def _version(path: bytes, shown: ImageInfo) -> str:
 
 def _reencode(path: bytes) -> bytes:
     """Return the picture as JPEG of at most `VIEW_MAX_SIDE` pixels a side."""
-    settings = api.service().settings
+    settings = requested.service().settings
     limits = Limits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels, max_frames=settings.max_frames)
     try:
         with open(path, "rb") as file:

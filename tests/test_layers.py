@@ -45,6 +45,7 @@ LAYERS: Mapping[str, int] = {
     "search": 4,
     "app": 5,
     "api": 5,
+    "requested": 5,
     "commands": 5,
     "gunicorn.conf": 5,
 }
@@ -63,6 +64,8 @@ SIDEWAYS = {
     ("comparing", "reducing"),
     ("comparing", "evaluation"),
     ("app", "api"),
+    ("app", "requested"),
+    ("api", "requested"),
     ("commands", "app"),
     ("gunicorn.conf", "commands"),
 }
@@ -71,7 +74,7 @@ HEAVY = {
     *("skimage", "sklearn", "tensorflow", "torch", "umap", "usearch"),
 }
 WEB_FRAMEWORK = {"flask", "werkzeug", "jinja2"}
-WEB_MODULES = {"app", "api"}
+WEB_MODULES = {"app", "api", "requested"}
 ABOVE_THE_LAYERS = {"tests", "benchmarks"}
 
 
@@ -122,7 +125,7 @@ def _forbidden(module: str, imported: Import) -> str | None:
     if name in HEAVY and imported.when == "at once":
         return f"imports {name} at module level; import it inside the function that needs it"
     if name in WEB_FRAMEWORK and module not in WEB_MODULES and imported.when != "for types":
-        return f"imports {name}; only app.py and api.py may"
+        return f"imports {name}; only app.py, api.py and requested.py may"
     if LAYERS[module] == 0 and name not in LAYERS and name not in sys.stdlib_module_names:
         return f"(layer 0) imports {name}, which is not of the standard library"
     return None
@@ -165,7 +168,11 @@ def test_imports_go_downward_only(module: str, path: Path) -> None:
             "try:\n    import sklearn.svm\nexcept OSError: pass",
             "imports sklearn at module level",
         ),
-        ("search", "def f():\n    from flask import request", "search imports flask; only app.py and api.py may"),
+        (
+            "search",
+            "def f():\n    from flask import request",
+            "search imports flask; only app.py, api.py and requested.py may",
+        ),
         ("config", "def f():\n    import numpy", "imports numpy, which is not of the standard library"),
         ("store", "if __name__ != '__main__':\n    import app", "store (layer 1) imports app (layer 5)"),
     ],

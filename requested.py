@@ -1,0 +1,275 @@
+"""What a request asks for: its fields and uploads as a `Query`.
+
+Owns reading forms, JSON objects, addresses and uploads (always in memory, never a temporary file), and naming what in them makes
+no sense. Does not own answers, addresses or statuses (`api.py`), nor what a query means (`search/queries.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from flask import Request, current_app, request
+from werkzeug.datastructures import FileStorage
+
+from errors import EmptyFileError, ImageNotFoundError, QueryError, RequestError, TooManyBytesError
+from search import Box, Example, Filter, Query, SearchService
+
+EXTENSION = "lookalike"
+MAX_JSON_BYTES = 1024 * 1024
+MAX_IMAGE_ID = 2**63 - 1
+MAX_EXAMPLES = 100
+"""Most images and pictures that one request may name: to be like, to be unlike, or as the queries of a batch."""
+
+Fields = Mapping[str, Sequence[object]]
+"""What a request says: all values of each field."""
+
+
+class InMemoryRequest(Request):
+    """A request whose uploads stay in memory; werkzeug would write those above 500 kB to a temporary file.
+
+    Memory is bounded by `MAX_CONTENT_LENGTH`, which `create_app` sets from `upload_max_bytes`.
+    """
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        return BytesIO()
+
+
+def service() -> SearchService:
+    """Return the search service of the running app."""
+    return cast(SearchService, current_app.extensions[EXTENSION])
+
+
+def _whole_number(raw: object) -> int | None:
+    """Return a JSON number or a string of ASCII digits as int, None for anything else."""
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.isascii() and raw.isdecimal():
+        return int(raw[:30])  # beyond this every number is too large anyhow, and int() of thousands of digits is slow
+    return None
+
+
+def most_answered() -> int:
+    """Return how many images one answer may have."""
+    return service().settings.max_results
+
+
+def wanted_k(fields: Fields) -> int | None:
+    """Return how many images are wanted, None for all; where nothing is said, all within a radius, else the setting `results`.
+
+    Raises `RequestError`.
+    """
+    raw = _one(fields, "k")
+    if raw is None:
+        return None if _one(fields, "radius") is not None else min(service().settings.results, most_answered())
+    if raw == "all":
+        return None
+    k = _whole_number(raw)
+    if k is None or not 1 <= k <= most_answered():
+        raise RequestError(f"k is {str(raw)[:40]!r}, but must be a whole number from 1 to {most_answered()}, or all.")
+    return k
+
+
+def wanted_image_id(raw: object, field: str = "image_id") -> int:
+    """Return a value of `field` as image id. Raises `RequestError` unless a number, `ImageNotFoundError` for one too large."""
+    image_id = _whole_number(raw)
+    if image_id is None:
+        raise RequestError(f"{field} is {str(raw)[:40]!r}, but must be a whole number.")
+    if not 0 <= image_id <= MAX_IMAGE_ID:
+        raise ImageNotFoundError(f"There is no image {image_id}.")
+    return image_id
+
+
+def image_id_of_path(text: str) -> int:
+    """Return the id in an address. Raises `ImageNotFoundError` for whatever cannot be one."""
+    try:
+        return wanted_image_id(text)
+    except RequestError as error:
+        raise ImageNotFoundError(str(error)) from error
+
+
+def uploads(field: str) -> list[FileStorage]:
+    """Return the files that came in `field`; one without name and contents is a form's empty field, and no file."""
+    return [file for file in request.files.getlist(field) if file.filename or file.stream.read(1)]
+
+
+def content_of(file: FileStorage) -> bytes:
+    """Return the bytes of an upload. Raises `EmptyFileError`, `TooManyBytesError`."""
+    file.stream.seek(0)
+    content: bytes = file.stream.read()
+    if not content:
+        raise EmptyFileError("The picture is empty (0 bytes).")
+    limit = service().settings.upload_max_bytes
+    if len(content) > limit:
+        raise TooManyBytesError(f"The picture has {len(content):,} bytes; uploads may have at most {limit:,}.")
+    return content
+
+
+def request_fields() -> Fields:
+    """Return all values of each field: of a form, or of a JSON object; the address's parameters where those are silent.
+
+    A list in JSON is several values, null is none. Raises `RequestError`.
+    """
+    fields: dict[str, list[object]] = {name: list(values) for name, values in request.args.lists()}
+    if not request.is_json:
+        return fields | {name: list(values) for name, values in request.form.lists()}
+    request.max_content_length = MAX_JSON_BYTES
+    try:
+        sent = json.loads(request.get_data())
+    except (ValueError, RecursionError) as error:
+        raise RequestError("The body is announced as JSON, but cannot be read as JSON.") from error
+    if not isinstance(sent, dict):
+        raise RequestError('The JSON body must be an object such as {"image_id": 7, "k": 24}.')
+    given = {name: value for name, value in sent.items() if value is not None}
+    return fields | {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+
+
+def _one(fields: Fields, name: str) -> object:
+    """Return the first value of a field; None, as not given, for an empty one, which a form sends for what was not filled in."""
+    raw = next(iter(fields.get(name, ())), None)
+    return None if raw == "" else raw
+
+
+def _text(fields: Fields, name: str) -> str | None:
+    """Return a field as text."""
+    raw = _one(fields, name)
+    if raw is not None and not isinstance(raw, str):
+        raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be text.")
+    return raw
+
+
+def _number(fields: Fields, name: str) -> float | None:
+    raw = _one(fields, name)
+    if raw is None:
+        return None
+    try:
+        number = math.nan if isinstance(raw, bool) else float(cast(str, raw))
+    except (ValueError, TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be a number.")
+    return number
+
+
+def _side(fields: Fields, name: str) -> int | None:
+    raw = _one(fields, name)
+    if raw is None:
+        return None
+    side = _whole_number(raw)
+    if side is None or side > MAX_IMAGE_ID:
+        raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be a whole number of pixels.")
+    return side
+
+
+def _where(fields: Fields) -> Filter | None:
+    where = Filter(
+        folder=_text(fields, "folder"),
+        label=_text(fields, "label"),
+        looks_like=_text(fields, "looks_like"),
+        taken_from=(_text(fields, "taken_from") or "").replace(" ", "T") or None,
+        taken_until=(_text(fields, "taken_until") or "").replace(" ", "T") or None,
+        min_side=_side(fields, "min_side"),
+        max_side=_side(fields, "max_side"),
+        orientation=cast(Any, _text(fields, "orientation")),  # Filter checks it
+    )
+    return None if where == Filter() else where
+
+
+def wanted_box(fields: Fields) -> Box | None:
+    """Return `box`, "left,top,right,bottom" or four numbers, as shares of the picture. Raises `RequestError`, `QueryError`."""
+    raw = fields.get("box", ())
+    parts = raw[0].split(",") if len(raw) == 1 and isinstance(raw[0], str) else raw
+    if not parts or raw == [""]:
+        return None
+    numbers = [number for part in parts if (number := _number({"box": [part]}, "box")) is not None]
+    if len(numbers) != 4:
+        raise RequestError(f"box has {len(numbers)} numbers, but must have four: left,top,right,bottom.")
+    return Box(*numbers)
+
+
+def _vector(raw: Sequence[object]) -> npt.NDArray[np.float64]:
+    """Return the field `vector`, JSON numbers or their text in a form, as an array. Raises `RequestError`."""
+    try:
+        numbers = json.loads(raw[0]) if len(raw) == 1 and isinstance(raw[0], str) else raw
+    except (ValueError, RecursionError):
+        numbers = None
+    if not isinstance(numbers, Sequence) or not all(type(number) in (int, float) for number in numbers):
+        raise RequestError("The vector cannot be read: it must be a JSON array of numbers.")
+    try:
+        return np.array(numbers, dtype=np.float64)
+    except OverflowError as error:
+        raise RequestError("The vector holds a whole number that is too large.") from error
+
+
+def _ids(fields: Fields, *names: str) -> list[int]:
+    return [wanted_image_id(raw, name) for name in names for raw in fields.get(name, ())]
+
+
+def _examples(ids: Sequence[int], files: Sequence[FileStorage], box: Box | None = None) -> tuple[Example, ...]:
+    if len(ids) + len(files) > MAX_EXAMPLES:
+        raise RequestError(f"{len(ids) + len(files)} examples came; one request may have at most {MAX_EXAMPLES}.")
+    return tuple([Example(image_id, box) for image_id in ids] + [Example(content_of(file), box) for file in files])
+
+
+def wanted_likes(fields: Fields) -> tuple[Example, ...]:
+    """Return what the matches shall be like: images, or pictures, or a vector; never some of each."""
+    ids = _ids(fields, "image_id", "like")
+    files, vector = uploads("file"), fields.get("vector", ())
+    if bool(ids) + bool(files) + bool(vector) > 1:
+        given = [name for name, there in (("a picture", files), ("an image_id", ids), ("a vector", vector)) if there]
+        raise RequestError(f"The request has both {' and '.join(given)}: send one of them.")
+    box = wanted_box(fields)
+    if box is not None and len(ids) + len(files) > 1:
+        raise RequestError("A box is a part of one picture, but several came: send one of them.")
+    if vector:
+        return (Example(_vector(vector), box),)
+    if not ids and not files and request.method == "GET":
+        raise RequestError('Say which image: "?image_id=7". Or POST a picture as multipart/form-data, field "file".')
+    if not ids and not files:
+        raise RequestError('No picture came with the request: send one as multipart/form-data in the field "file".')
+    return _examples(ids, files, box)
+
+
+FILTER_FIELDS = tuple(field.name for field in dataclasses.fields(Filter))
+SEARCH_FIELDS = (
+    *("image_id", "like", "unlike", "vector", "file", "unlike_file", "box"),
+    *("k", "radius", "metric", "ranking", *FILTER_FIELDS),
+)
+
+
+def refuse_unknown(fields: Fields) -> None:
+    """Raise `RequestError` for a field that no search has: a misspelt filter would answer with everything."""
+    unknown = sorted(fields.keys() - set(SEARCH_FIELDS))
+    if unknown:
+        raise RequestError(f"There is no field {unknown[0][:40]!r}; a search has: {', '.join(SEARCH_FIELDS)}.")
+
+
+def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
+    """Return the search for what is like `likes`, with everything else from `fields`. Raises `RequestError`, `QueryError`.
+
+    Where all images are wanted, one more than an answer may have: `ask` tells by it that there are more.
+    """
+    k, radius = wanted_k(fields), _number(fields, "radius")
+    if radius is not None and radius < 0:
+        raise QueryError(f"radius is {radius:g}, but must be a number from 0 on.")
+    return Query(
+        likes,
+        _examples(_ids(fields, "unlike"), uploads("unlike_file")),
+        k=most_answered() + 1 if k is None else k,
+        radius=radius,
+        metric=cast(Any, _text(fields, "metric") or "cosine"),  # Query checks both
+        ranking=cast(Any, _text(fields, "ranking")),
+        where=_where(fields),
+    )
