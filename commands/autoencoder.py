@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -163,11 +164,11 @@ def _compare(arguments: argparse.Namespace, settings: Settings) -> int:
     from comparing import compare
     from store import open_store
 
-    store = open_store(settings.rsc_files)
     show: Callable[[str], None] = _show_nothing
     if not (arguments.quiet or arguments.json):
         show = lambda text: print(f"Measuring {text} …", file=sys.stderr, flush=True)  # noqa: E731
-    comparison = compare(store, settings, on_progress=show)
+    with contextlib.closing(open_store(settings.rsc_files)) as store:
+        comparison = compare(store, settings, on_progress=show)
     target = settings.rsc_files / "reducers" / comparison.vectors_key / COMPARISON_PLOT
     plot = _comparison_plot(comparison, target)
     if arguments.json:

@@ -128,7 +128,7 @@ def test_where_nothing_can_be_written_the_table_comes_and_training_says_so(
     assert "The reducer cannot be written into" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_a_few_images_are_compared_without_a_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
@@ -142,7 +142,7 @@ def test_a_few_images_are_compared_without_a_plot(
     assert "Plot:" not in output.out
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
 def test_images_without_labels_are_plotted_and_impossible_sizes_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
