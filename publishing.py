@@ -118,7 +118,7 @@ def reducer_path(folder: Path, key: str, kind: str) -> Path:
 def _wanted_reducer(
     writer: StoreWriter, key: str, settings: Settings, current: Generation | None, on_note: Callable[[str], None]
 ) -> Path | None:
-    """Return the file of the reducer to use: the one the settings name, else the collection's own; None for full vectors."""
+    """Return the file of the reducer to use: the one the settings name, else the collection's own; None for no reducer."""
     published = {} if current is None else current.manifest.get("reducer") or {}
     kind = settings.reducer or published.get("kind", "none")
     path = reducer_path(writer.folder, key, kind)
@@ -127,7 +127,7 @@ def _wanted_reducer(
     if not path.exists():
         on_note(
             f"The index is to hold vectors made smaller by {kind}, but none is trained for the vectors of {key} yet: it is "
-            f"built over full vectors. Train one: python autoencoder.py --reducer {kind}"
+            f"built without a reducer. Train one: python autoencoder.py --reducer {kind}"
         )
         return None
     return path
