@@ -18,7 +18,9 @@ from errors import (
     BackboneError,
     CollectionError,
     CollectionMissingError,
+    CollectionReadOnlyError,
     DamagedImageError,
+    EditRefusedError,
     EmptyCollectionError,
     EmptyFileError,
     ImageError,
@@ -31,6 +33,7 @@ from errors import (
     OriginalGoneError,
     RequestError,
     TooManyBytesError,
+    ViewMissingError,
 )
 from requested import (
     MAX_EXAMPLES,
@@ -75,6 +78,7 @@ class Problem:
 # those about the server's own files may name paths, so what is said about them stands here and the log has the rest.
 STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     RequestError: (400, None),
+    EditRefusedError: (403, None),
     ImageError: (400, None),
     EmptyFileError: (400, None),
     DamagedImageError: (400, None),
@@ -86,6 +90,8 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     NoNetworkError: (409, None),
     CollectionMissingError: (503, "There is no collection to search yet."),
     EmptyCollectionError: (503, "The collection has no images to search yet."),
+    CollectionReadOnlyError: (503, "The collection cannot be written to at the moment, so nothing was changed."),
+    ViewMissingError: (404, None),
     CollectionError: (503, "The collection cannot be used at the moment; the log of the service says why."),
     sqlite3.Error: (503, "The collection cannot be read at the moment; the log of the service says why."),
     BackboneError: (503, "The network cannot be used at the moment; the log of the service says why."),

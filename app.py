@@ -1,8 +1,8 @@
 """The service: pages, files of the catalog by id, headers, error pages, and the factory.
 
-Owns: everything HTTP that is not `/api/v1` (`api.py`). Does not own: searching (`search/`), decoding (`images.py`),
-the server process (`commands/serve.py`). Importing this module makes nothing; `gunicorn app:app` asks for the
-attribute `app`, which is made then and once.
+Owns: everything HTTP that is not `/api/v1` (`api.py`) or a view of the whole collection (`web/`). Does not own: searching
+(`search/`), decoding (`images.py`), the server process (`commands/serve.py`). Importing this module makes nothing;
+`gunicorn app:app` asks for the attribute `app`, which is made then and once.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from werkzeug.exceptions import HTTPException
 
 import api
 import requested
+import web.duplicates
+import web.groups
+import web.map
 from config import Settings, load_settings
 from errors import ImageError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail
@@ -74,6 +77,9 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     )
     app.register_blueprint(pages)
     app.register_blueprint(api.api)
+    for view in (web.groups, web.duplicates, web.map):
+        app.register_blueprint(view.pages)
+        app.register_blueprint(view.api)
     app.register_error_handler(Exception, _answer_error)
     app.after_request(_finish_headers)
     return app
@@ -139,6 +145,7 @@ _HELP: Mapping[str, Help] = {
     "original_gone": Help("The file is gone", "When it is back, or moved for good, index again:"),
     "no_collection": Help("Nothing to search yet", "Index your photographs, then reload this page:"),
     "empty_collection": Help("Nothing to search yet", "Index your photographs, then reload this page:"),
+    "no_view": Help("Not computed yet", "Compute it, then reload this page."),
     "not_found": Help("There is no such page", "Start from a picture.", upload=True),
     "method_not_allowed": Help("That does not work here", "Start from a picture.", upload=True),
 }

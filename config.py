@@ -19,6 +19,7 @@ from errors import SettingsError
 ROOT = Path(__file__).resolve().parent
 TOML_NAME = "lookalike.toml"
 ENV_PREFIX = "LOOKALIKE_"
+LOOPBACK_NAMES = ("127.0.0.1", "::1", "localhost")
 
 
 def _row(
@@ -84,11 +85,21 @@ class Settings:
 
     host: str = _row("127.0.0.1", "address the service listens on")
     port: int = _row(8080, "port the service listens on", minimum=1)
+    edits: str = _row(
+        "auto",
+        "whether pages may name groups and tag images; auto is on while the service listens on this machine alone",
+        choices=("auto", "on", "off"),
+    )
     http_threads: int = _row(8, "requests that are answered side by side", minimum=1)
     results: int = _row(24, "number of similar images shown when a request does not say", unit="images", minimum=1)
     max_results: int = _row(200, "most similar images one request may ask for", unit="images", minimum=1)
     upload_max_bytes: int = _row(30_000_000, "largest upload", unit="bytes", minimum=1)
     upload_max_pixels: int = _row(100_000_000, "most pixels an upload may announce", unit="pixels", minimum=1)
+
+    @property
+    def edits_allowed(self) -> bool:
+        """Whether whoever reaches the service may change names and tags."""
+        return self.edits == "on" or (self.edits == "auto" and self.host in LOOPBACK_NAMES)
 
     @property
     def cpu_threads(self) -> int:

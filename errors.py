@@ -35,6 +35,24 @@ class QueryError(RequestError, ValueError):
     code = "bad_query"
 
 
+class OptionError(RequestError, ValueError):
+    """A view is asked for with a value that makes no sense: sim 2, an unknown method, an empty selection."""
+
+    code = "bad_option"
+
+
+class NoteError(RequestError, ValueError):
+    """A name or a tag that cannot be given."""
+
+    code = "bad_note"
+
+
+class EditRefusedError(RequestError):
+    """Somebody asks the service to change something that it does not let everybody change."""
+
+    code = "edit_refused"
+
+
 class BatchError(RequestError):
     """Some of many images cannot be searched with: `errors`, by their places. `rows` has the answers of the others."""
 
@@ -172,6 +190,18 @@ class NoOriginalError(OriginalGoneError):
     code = "no_original"
 
 
+class CollectionReadOnlyError(CollectionError):
+    """The catalog cannot be written to."""
+
+    code = "read_only"
+
+
+class ViewMissingError(CollectionError):
+    """A view of the collection (groups, duplicates, map) has not been computed yet."""
+
+    code = "no_view"
+
+
 class BackboneError(LookalikeError):
     """A network cannot be loaded or run."""
 
@@ -212,3 +242,21 @@ class IndexBuildError(LookalikeError):
     """A nearest-neighbour index could not be built."""
 
     code = "index_build"
+
+
+class PlanError(LookalikeError):
+    """A plan of what to do with duplicates cannot be read, or is true no more."""
+
+    code = "bad_plan"
+
+
+class QuarantineError(LookalikeError):
+    """Files cannot be moved into a quarantine folder, or brought back from it."""
+
+    code = "quarantine"
+
+
+class LinksError(LookalikeError):
+    """A folder of links to groups cannot be made where it is asked for."""
+
+    code = "links"

@@ -1,7 +1,8 @@
 """Publishing a generation: everything that is computed from the vectors of one key, as one finished set; and opening its index.
 
-Owns which parts a generation has and when they must be computed again. Does not own the parts (`ann`, `autoencoder`, `ranking`,
-`calibration`), nor how a folder becomes the published one (`store`).
+Owns which parts a generation has and when they must be computed again, and how a view (groups, duplicates, map) joins the
+published one. Does not own the parts (`ann`, `autoencoder`, `ranking`, `calibration`, `views/`), nor how a folder becomes the
+published one (`store`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def publish(
     if before is not None and _says_the_same(before, manifest, snapshot, options):
         return before.manifest
     with writer.new_generation(manifest) as folder:
+        manifest["views"] = {} if before is None else _carry_views(before, folder)
         if reducer_file is not None:
             link_or_copy(reducer_file, folder / REDUCER_FILE)
         if len(snapshot) >= LONG:
@@ -79,6 +81,69 @@ def publish(
         manifest["ranking"] = _build_ranking(writer, snapshot, folder, before, stop, calibration.matches)
         manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return manifest
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of the collection in a generation, as its manifest says.
+
+    `files` are its files' names in the generation's folder; `vectors_digest` says of which vectors it was computed (the
+    generation has its own: where they differ, images came or went since), `images` of how many; `options` what was asked for,
+    `report` what came out.
+    """
+
+    files: list[str]
+    images: int
+    vectors_digest: str
+    created_at: str
+    options: dict[str, Any]
+    report: dict[str, Any]
+
+
+def view_of(generation: Generation, name: str) -> View | None:
+    """Return the view `name` of a generation, or None where it was not computed yet."""
+    entry = generation.manifest.get("views", {}).get(name)
+    return None if entry is None else View(**entry)
+
+
+def publish_view(
+    writer: StoreWriter,
+    generation: Generation,
+    name: str,
+    write: Callable[[Path], list[str]],
+    *,
+    options: Mapping[str, Any],
+    report: Mapping[str, Any],
+) -> View:
+    """Publish `generation` again with the view `name` in it, computed from its vectors; everything else is carried over.
+
+    `write` fills the folder it is given and returns the names of its files, which begin with `name`. Raises `DiskFullError`.
+    """
+    manifest = dict(generation.manifest)
+    with writer.new_generation(manifest) as folder:
+        replaced = set(manifest.get("views", {}).get(name, {}).get("files", ())) | {"manifest.json"}
+        for path in generation.folder.iterdir():
+            if path.name not in replaced:
+                link_or_copy(path, folder / path.name)
+        view = View(
+            files=write(folder),
+            images=manifest["images"],
+            vectors_digest=manifest["vectors_digest"],
+            created_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            options=dict(options),
+            report=dict(report),
+        )
+        manifest["views"] = {**manifest.get("views", {}), name: asdict(view)}
+    return view
+
+
+def _carry_views(before: Generation, folder: Path) -> dict[str, Any]:
+    """Take the views of the generation `before` into the next one; they hold image ids, so they stay true of what they hold."""
+    views = dict(before.manifest.get("views", {}))
+    for entry in views.values():
+        for file in entry["files"]:
+            link_or_copy(before.folder / file, folder / file)
+    return views
 
 
 def _build_ranking(

@@ -12,13 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from flask import Request, current_app, request
 from werkzeug.datastructures import FileStorage
 
-from errors import EmptyFileError, ImageNotFoundError, QueryError, RequestError, TooManyBytesError
+from config import LOOPBACK_NAMES
+from errors import EditRefusedError, EmptyFileError, ImageNotFoundError, QueryError, RequestError, TooManyBytesError
 from search import Box, Example, Filter, Query, SearchService
 
 EXTENSION = "lookalike"
@@ -50,6 +52,24 @@ class InMemoryRequest(Request):
 def service() -> SearchService:
     """Return the search service of the running app."""
     return cast(SearchService, current_app.extensions[EXTENSION])
+
+
+def check_may_edit() -> None:
+    """Raise `EditRefusedError` unless visitors may change names and tags, and the request comes from the service's own pages.
+
+    A form or a script of another site may send requests here with a visitor's browser; browsers say so in `Sec-Fetch-Site`, older
+    ones in `Origin`. A client that is no browser sends neither. Where edits are on for this machine alone, so are its names: a
+    foreign name that was made to lead here (DNS rebinding) is refused.
+    """
+    settings = service().settings
+    if not settings.edits_allowed:
+        raise EditRefusedError(
+            "This service does not take names and tags. Whoever runs it can allow it: python app.py --edits on"
+        )
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    own = origin in (None, request.host_url.rstrip("/")) if site is None else site in ("same-origin", "none")
+    if not own or (settings.edits == "auto" and urlsplit(request.host_url).hostname not in LOOPBACK_NAMES):
+        raise EditRefusedError("This request was made by another site. Use the pages of this service.")
 
 
 def _whole_number(raw: object) -> int | None:

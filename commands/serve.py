@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from flask import Flask
 
 SETTINGS = (
-    *("host", "port", "rsc_files", "http_threads", "results", "max_results", "upload_max_bytes", "upload_max_pixels"),
+    *(
+        "host",
+        "port",
+        "rsc_files",
+        "http_threads",
+        "results",
+        "max_results",
+        "upload_max_bytes",
+        "upload_max_pixels",
+        "edits",
+    ),
     *("backbone", "layer", "weights", "engine", "precision", "threads", "gpus"),
 )
 

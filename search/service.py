@@ -11,8 +11,9 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -36,10 +37,11 @@ from ranking import PLAIN_PLACES, KindRanking, load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
 from search.embedding import Embedder
 from search.queries import Example, Query, RankingName, combined
-from store import Filter, Record, Snapshot, Store, VectorsManifest, open_store
+from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, open_store
 from vectors import Ids, Vectors
 
 logger = logging.getLogger("lookalike")
+_Opened = TypeVar("_Opened")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Loaded:
     """One generation, with everything needed to answer from it. Replaced as a whole, never changed."""
 
     stamp: tuple[int, int]
-    number: int
+    generation: Generation
     vectors: VectorsManifest
     manifest: IndexManifest
     store: Store
@@ -56,6 +58,8 @@ class Loaded:
     embedder: Embedder
     kind: KindRanking | None
     calibration: Calibration | None
+    opened: dict[object, object] = field(default_factory=dict)
+    """What `SearchService.opened` has opened of this generation."""
 
     @property
     def rankings(self) -> tuple[RankingName, ...]:
@@ -88,6 +92,7 @@ class SearchService:
         self._store_file: int | None = None
         self._loaded: Loaded | None = None
         self._refreshing = threading.Lock()
+        self._opening = threading.Lock()
         self._refused_stamp: tuple[int, int] | None = None
 
     def close(self) -> None:
@@ -138,9 +143,7 @@ class SearchService:
         kind = load_kind_ranking(index.snapshot, generation.folder, generation.manifest.get("ranking"))
         measured = generation.manifest.get("calibration")
         calibration = None if measured is None else Calibration(**measured)
-        return Loaded(
-            stamp, generation.number, vectors, manifest, store, index.snapshot, index, embedder, kind, calibration
-        )
+        return Loaded(stamp, generation, vectors, manifest, store, index.snapshot, index, embedder, kind, calibration)
 
     def _opened_store(self) -> Store:
         """Return the store of what was loaded before, unless the collection was made anew since: its files are others then."""
@@ -165,6 +168,21 @@ class SearchService:
             )
         return loaded
 
+    def opened(self, opener: Callable[[Store, Generation], _Opened]) -> _Opened:
+        """Return what `opener` makes of the newest generation: a view of the collection, opened once for each generation.
+
+        Raises what `ready` and `opener` raise.
+        """
+        loaded = self.ready()
+        with self._opening:
+            if opener not in loaded.opened:
+                loaded.opened[opener] = opener(loaded.store, loaded.generation)
+            return cast(_Opened, loaded.opened[opener])
+
+    def images(self, image_ids: Iterable[int]) -> dict[int, ImageInfo]:
+        """Return what is known of those of `image_ids` that are in the collection now."""
+        return self._infos(self.ready(), image_ids)
+
     def status(self) -> CollectionStatus:
         """Tell what answers now; raises `CollectionMissingError` or `EmptyCollectionError` while nothing does."""
         loaded = self.ready()
@@ -179,7 +197,7 @@ class SearchService:
             precision=None if backbone is None else backbone.precision,
             index=loaded.manifest.kind,
             recall=None if test is None else test["recall"],
-            generation=loaded.number,
+            generation=loaded.generation.number,
             rankings=loaded.rankings,
         )
 

@@ -22,6 +22,17 @@ from store.formats import (
     Snapshot,
     VectorsManifest,
 )
+from store.notes import (
+    NamedGroup,
+    forget_group,
+    name_group,
+    named_groups,
+    tag_counts,
+    tag_images,
+    tagged_images,
+    tags_of,
+    untag_images,
+)
 from store.reader import Store, open_store
 from store.writer import StoreWriter, open_writer
 
@@ -31,11 +42,20 @@ __all__ = [
     "Batch",
     "Filter",
     "Generation",
+    "NamedGroup",
     "Record",
     "Snapshot",
     "Store",
     "StoreWriter",
     "VectorsManifest",
+    "forget_group",
+    "name_group",
+    "named_groups",
     "open_store",
     "open_writer",
+    "tag_counts",
+    "tag_images",
+    "tagged_images",
+    "tags_of",
+    "untag_images",
 ]

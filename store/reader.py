@@ -99,7 +99,8 @@ class Store:
         return connection
 
     @property
-    def _catalog(self) -> sqlite3.Connection:
+    def catalog(self) -> sqlite3.Connection:
+        """This thread's connection to the catalog, for the modules of this package."""
         return self._connection("catalog.sqlite")
 
     @property
@@ -109,7 +110,7 @@ class Store:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view of the catalog."""
-        connection = self._catalog
+        connection = self.catalog
         connection.execute("BEGIN")
         try:
             yield connection
@@ -118,7 +119,7 @@ class Store:
 
     def has_tables(self) -> bool:
         """Tell whether the catalog's first commit was made."""
-        return self._catalog.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+        return self.catalog.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
 
     def record(self, image_id: int) -> Record:
         """Return the record of one image; raises `ImageNotFoundError`."""
@@ -129,14 +130,14 @@ class Store:
 
     def record_at(self, path: bytes) -> Record | None:
         """Return the record of the image at exactly this path (or of this name, where it has no file), or None."""
-        row = self._catalog.execute(f"SELECT {RECORD_COLUMNS}, image_id FROM images WHERE path = ?", (path,)).fetchone()
+        row = self.catalog.execute(f"SELECT {RECORD_COLUMNS}, image_id FROM images WHERE path = ?", (path,)).fetchone()
         return None if row is None else _record(row)
 
     def records(self, image_ids: Iterable[int]) -> dict[int, Record]:
         """Return the records of those of `image_ids` that exist."""
         found: dict[int, Record] = {}
         for chunk in _chunks([int(image_id) for image_id in image_ids if abs(int(image_id)) < 2**63]):
-            rows = self._catalog.execute(
+            rows = self.catalog.execute(
                 f"SELECT {RECORD_COLUMNS}, image_id FROM images WHERE image_id IN ({_marks(chunk)})", chunk
             )
             found.update((row[-1], _record(row)) for row in rows)
@@ -144,7 +145,7 @@ class Store:
 
     def all_records(self) -> Iterator[Record]:
         """Return every record, by ascending image id."""
-        rows = self._catalog.execute(f"SELECT {RECORD_COLUMNS}, image_id FROM images ORDER BY image_id")
+        rows = self.catalog.execute(f"SELECT {RECORD_COLUMNS}, image_id FROM images ORDER BY image_id")
         return (_record(row) for row in rows)
 
     def matching_ids(self, where: Filter, *, key: str, classes: Iterable[int] = ()) -> npt.NDArray[np.int64]:
@@ -153,19 +154,19 @@ class Store:
         `classes` are the class indices that `where.looks_like` stands for, as the network of the set `key` saw them.
         """
         sql, values = condition(where, key, classes)
-        rows = self._catalog.execute(f"SELECT image_id FROM images WHERE {sql} ORDER BY image_id", values)
+        rows = self.catalog.execute(f"SELECT image_id FROM images WHERE {sql} ORDER BY image_id", values)
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def failures(self) -> list[Record]:
         """Return the records of files that could not become images, with their reasons."""
-        rows = self._catalog.execute(
+        rows = self.catalog.execute(
             f"SELECT {RECORD_COLUMNS}, image_id FROM images WHERE error_code IS NOT NULL ORDER BY path"
         )
         return [_record(row) for row in rows]
 
     def meta(self, name: str) -> str | None:
         """Return one remembered word of the collection, or None."""
-        row = self._catalog.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        row = self.catalog.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def thumbnail(self, sha256: bytes) -> bytes | None:
@@ -179,7 +180,7 @@ class Store:
 
     def vector_keys(self) -> list[str]:
         """Return the keys of all sets of vectors, the first made first."""
-        return [str(row[0]) for row in self._catalog.execute("SELECT key FROM vector_sets ORDER BY set_id")]
+        return [str(row[0]) for row in self.catalog.execute("SELECT key FROM vector_sets ORDER BY set_id")]
 
     def vector_hashes(self, key: str) -> set[bytes]:
         """Return the SHA-256 of all contents that have a vector in the set `key`."""
@@ -187,7 +188,7 @@ class Store:
 
     def vector_rows(self, key: str) -> dict[bytes, int]:
         """Return the row in the set `key` of each contents' vector, by SHA-256; nothing when there is no such set."""
-        rows = self._catalog.execute(
+        rows = self.catalog.execute(
             "SELECT sha256, row FROM vectors JOIN vector_sets USING (set_id) WHERE key = ?", (key,)
         )
         return {bytes(sha256): int(row) for sha256, row in rows}
@@ -196,7 +197,7 @@ class Store:
         """Return (class index, score) of the best classes of each contents, best first, as the network of `key` saw them."""
         labels: dict[bytes, list[tuple[int, float]]] = {}
         for chunk in _chunks(list(sha256s)):
-            rows = self._catalog.execute(
+            rows = self.catalog.execute(
                 "SELECT sha256, class_index, score FROM predicted_labels JOIN vector_sets USING (set_id) "
                 f"WHERE key = ? AND sha256 IN ({_marks(chunk)}) ORDER BY sha256, rank",
                 (key, *chunk),

@@ -65,7 +65,7 @@ class StoreWriter(Store):
             (self.folder / "thumbnails.sqlite").unlink()
             self._create_thumbnails()
         try:
-            with _transaction(self._catalog) as catalog:
+            with _transaction(self.catalog) as catalog:
                 if not self.has_tables():
                     for statement in CATALOG_SCHEMA.split(";"):
                         catalog.execute(statement)
@@ -83,7 +83,7 @@ class StoreWriter(Store):
 
     def set_meta(self, name: str, value: str) -> None:
         """Remember one word of the collection."""
-        with reporting_full_disk(self.folder), _transaction(self._catalog) as catalog:
+        with reporting_full_disk(self.folder), _transaction(self.catalog) as catalog:
             catalog.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def begin_vectors(self, manifest: VectorsManifest) -> None:
@@ -93,7 +93,7 @@ class StoreWriter(Store):
             if not (folder / "manifest.json").exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_durably(folder / "manifest.json", json.dumps(asdict(manifest), indent=2))
-            with _transaction(self._catalog) as catalog:
+            with _transaction(self.catalog) as catalog:
                 catalog.execute(
                     "INSERT OR IGNORE INTO vector_sets (key, file, rows) VALUES (?, 'vectors.f16', 0)", (manifest.key,)
                 )
@@ -117,12 +117,12 @@ class StoreWriter(Store):
                 vectors.truncate(rows * row_bytes)
         sync_folder(folder)
         if available < rows:
-            with _transaction(self._catalog) as catalog:
+            with _transaction(self.catalog) as catalog:
                 catalog.execute("DELETE FROM vectors WHERE set_id = ? AND row >= ?", (set_id, available))
                 catalog.execute("UPDATE vector_sets SET rows = ? WHERE set_id = ?", (available, set_id))
 
     def _vector_set(self, key: str) -> tuple[int, str, int]:
-        row = self._catalog.execute("SELECT set_id, file, rows FROM vector_sets WHERE key = ?", (key,)).fetchone()
+        row = self.catalog.execute("SELECT set_id, file, rows FROM vector_sets WHERE key = ?", (key,)).fetchone()
         return int(row[0]), str(row[1]), int(row[2])
 
     def commit(self, key: str, batch: Batch) -> None:
@@ -136,7 +136,7 @@ class StoreWriter(Store):
                     thumbnails.executemany("INSERT OR REPLACE INTO thumbnails VALUES (?, ?)", batch.thumbnails.items())
             set_id, file, rows = self._vector_set(key)
             self._append(self.folder / "vectors" / key / file, rows, batch)
-            with _transaction(self._catalog) as catalog:
+            with _transaction(self.catalog) as catalog:
                 _write_vectors(catalog, set_id, rows, batch)
                 catalog.executemany(_REPLACE, [(*_values(record), image_id) for image_id, record in batch.moved])
                 catalog.executemany(_UPSERT, [_values(record) for record in batch.records])
@@ -154,7 +154,7 @@ class StoreWriter(Store):
 
     def remove(self, image_ids: Iterable[int]) -> None:
         """Take images out of the catalog. Their vectors and thumbnails stay on disk until `compact`; files are never touched."""
-        with reporting_full_disk(self.folder), _transaction(self._catalog) as catalog:
+        with reporting_full_disk(self.folder), _transaction(self.catalog) as catalog:
             catalog.executemany("DELETE FROM images WHERE image_id = ?", [(image_id,) for image_id in image_ids])
 
     def compact(self) -> int:
@@ -164,14 +164,14 @@ class StoreWriter(Store):
         """
         before = self._bytes_on_disk()
         with reporting_full_disk(self.folder):
-            for (key,) in self._catalog.execute("SELECT key FROM vector_sets").fetchall():
+            for (key,) in self.catalog.execute("SELECT key FROM vector_sets").fetchall():
                 self._compact_vectors(key)
-            used = {row[0] for row in self._catalog.execute("SELECT sha256 FROM images WHERE error_code IS NULL")}
+            used = {row[0] for row in self.catalog.execute("SELECT sha256 FROM images WHERE error_code IS NULL")}
             unused = [(sha256,) for sha256 in self.thumbnail_hashes() - used]
             with _transaction(self._thumbnails) as thumbnails:
                 thumbnails.executemany("DELETE FROM thumbnails WHERE sha256 = ?", unused)
             self._thumbnails.execute("VACUUM")
-            self._catalog.execute("VACUUM")
+            self.catalog.execute("VACUUM")
         return before - self._bytes_on_disk()
 
     def _compact_vectors(self, key: str) -> None:
@@ -180,7 +180,7 @@ class StoreWriter(Store):
         dim = manifest.dim
         folder = self.folder / "vectors" / key
         set_id, file, rows = self._vector_set(key)
-        kept = self._catalog.execute(
+        kept = self.catalog.execute(
             "SELECT sha256, row FROM vectors WHERE set_id = ? AND sha256 IN "
             "(SELECT sha256 FROM images WHERE error_code IS NULL) ORDER BY row",
             (set_id,),
@@ -196,7 +196,7 @@ class StoreWriter(Store):
             vectors.flush()
             os.fsync(vectors.fileno())
         sync_folder(folder)
-        with _transaction(self._catalog) as catalog:
+        with _transaction(self.catalog) as catalog:
             for table in ("vectors", "predicted_labels"):
                 catalog.execute(
                     f"DELETE FROM {table} WHERE set_id = ? AND sha256 NOT IN "

@@ -42,10 +42,14 @@ LAYERS: Mapping[str, int] = {
     "finetune": 3,
     "distributed": 3,
     "samples": 3,
+    "views": 3,
+    "quarantine": 3,
+    "atlases": 3,
     "search": 4,
     "app": 5,
     "api": 5,
     "requested": 5,
+    "web": 5,
     "commands": 5,
     "gunicorn.conf": 5,
 }
@@ -63,18 +67,24 @@ SIDEWAYS = {
     ("reducing", "publishing"),
     ("comparing", "reducing"),
     ("comparing", "evaluation"),
+    ("views", "publishing"),
+    ("views", "atlases"),
     ("app", "api"),
+    ("app", "web"),
+    ("web", "api"),
+    ("web", "requested"),
     ("app", "requested"),
     ("api", "requested"),
     ("commands", "app"),
     ("gunicorn.conf", "commands"),
 }
 HEAVY = {
+    *("imagehash", "openTSNE", "numba"),
     *("annoy", "keras", "matplotlib", "networkx", "openvino", "pandas", "pyarrow", "pymilvus", "ray"),
     *("skimage", "sklearn", "tensorflow", "torch", "umap", "usearch"),
 }
 WEB_FRAMEWORK = {"flask", "werkzeug", "jinja2"}
-WEB_MODULES = {"app", "api", "requested"}
+WEB_MODULES = {"app", "api", "requested", "web"}
 ABOVE_THE_LAYERS = {"tests", "benchmarks"}
 
 

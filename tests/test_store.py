@@ -299,7 +299,7 @@ def leave_a_journal(folder: Path) -> None:
     program = (
         "import os, sys\nfrom pathlib import Path\nfrom store import open_writer\n"
         "with open_writer(Path(sys.argv[1]), command='test') as writer:\n"
-        "    catalog = writer._catalog\n    catalog.execute('PRAGMA cache_size = 1')\n    catalog.execute('BEGIN IMMEDIATE')\n"
+        "    catalog = writer.catalog\n    catalog.execute('PRAGMA cache_size = 1')\n    catalog.execute('BEGIN IMMEDIATE')\n"
         "    catalog.executemany('INSERT INTO meta VALUES (?, ?)', [(f'{n}', 'x' * 500) for n in range(2000)])\n"
         "    os.kill(os.getpid(), 9)"
     )

@@ -1,0 +1,107 @@
+"""Names of groups and tags: kept by images, taken while a job writes, refused with words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from errors import NoteError
+from store import (
+    Batch,
+    Record,
+    StoreWriter,
+    VectorsManifest,
+    forget_group,
+    name_group,
+    named_groups,
+    open_store,
+    open_writer,
+    tag_counts,
+    tag_images,
+    tagged_images,
+    tags_of,
+    untag_images,
+)
+
+MANIFEST = VectorsManifest("fake-pool-0", "fake", "pool", "0" * 64, 2, "none")
+
+
+def fill(writer: StoreWriter, count: int) -> None:
+    """Give the collection images 1 … count."""
+    writer.begin_vectors(MANIFEST)
+    records = [Record(f"/photos/{n}.jpg".encode(), 1, 1, bytes([n]) * 32) for n in range(1, count + 1)]
+    vectors = {record.sha256: np.ones(2, np.float32) for record in records if record.sha256}
+    writer.commit(MANIFEST.key, Batch(records=records, vectors=vectors))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a collection of six images."""
+    with open_writer(tmp_path / "rsc", command="test") as writer:
+        fill(writer, 6)
+    return tmp_path / "rsc"
+
+
+def test_a_collection_without_notes_has_none(folder: Path) -> None:
+    store = open_store(folder)
+    assert (named_groups(store), tag_counts(store), tags_of(store, 1), tagged_images(store, "x").size) == (
+        [],
+        {},
+        [],
+        0,
+    )
+
+
+def test_a_name_is_kept_with_its_images_replaced_and_forgotten(folder: Path) -> None:
+    store = open_store(folder)
+    first = name_group(folder, " Two   churches ", [3, 1, 3, 99])
+    second = name_group(folder, "Boats", [4])
+    assert [(group.name, group.image_ids.tolist()) for group in named_groups(store)] == [
+        ("Two churches", [1, 3]),
+        ("Boats", [4]),
+    ]
+    assert name_group(folder, "Churches", [1, 2, 3], group_id=first) == first
+    forget_group(folder, second)
+    assert [(group.name, group.image_ids.tolist()) for group in named_groups(store)] == [("Churches", [1, 2, 3])]
+
+
+def test_an_image_that_left_the_catalog_has_no_notes(folder: Path) -> None:
+    name_group(folder, "Churches", [1, 2])
+    tag_images(folder, "stone", [1, 2])
+    with open_writer(folder, command="test") as writer:
+        writer.remove([1])
+    store = open_store(folder)
+    assert named_groups(store)[0].image_ids.tolist() == [2]
+    assert (tag_counts(store), tagged_images(store, "stone").tolist()) == ({"stone": 1}, [2])
+
+
+def test_tags_are_given_and_taken(folder: Path) -> None:
+    store = open_store(folder)
+    tag_images(folder, "stone", [1, 2, 77])
+    tag_images(folder, "night", [2])
+    untag_images(folder, "stone", [1])
+    assert (tags_of(store, 2), tags_of(store, 1), tag_counts(store)) == (
+        ["night", "stone"],
+        [],
+        {"night": 1, "stone": 1},
+    )
+
+
+def test_notes_are_taken_while_a_job_holds_the_collection(folder: Path) -> None:
+    with open_writer(folder, command="a job"):
+        tag_images(folder, "stone", [1])
+    assert tag_counts(open_store(folder)) == {"stone": 1}
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 101, "a\x00b"])
+def test_a_name_that_cannot_be_shown_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(NoteError, match="1 to 100 printable characters"):
+        name_group(folder, name, [1])
+
+
+def test_an_empty_selection_is_refused(folder: Path) -> None:
+    with pytest.raises(NoteError, match="No image is selected"):
+        tag_images(folder, "stone", [])
+    assert tag_counts(open_store(folder)) == {}
