@@ -154,6 +154,7 @@ def image_json(image: ImageInfo) -> dict[str, object]:
         "height": image.height,
         "size_bytes": image.size,
         "taken_at": image.taken_at,
+        "tags": image.tags,
         "predicted_labels": [{"name": name, "score": round(score, 4)} for name, score in image.predicted_labels],
         "thumbnail": {
             "url": url_for("pages.thumbnail", image_id=image.image_id),

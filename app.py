@@ -188,6 +188,7 @@ _ORDERS: Mapping[str, str] = {"kind": "same kind", "plain": "same picture"}
 _CONDITIONS: Mapping[str, str] = {
     "folder": "folder {}",
     "label": "label {}",
+    "tag": "tagged {}",
     "looks_like": "looks like {}",
     "taken_from": "taken from {}",
     "taken_until": "until {}",
@@ -253,13 +254,14 @@ def _good_until(found: SearchResult) -> int | None:
 
 
 def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
-    """Return among which images the page of one image can search: all, its folder's, its label's, those it searches now."""
+    """Return among which images the page of one image can search: all, those of its folder, label or tags, the chosen ones."""
     now = _conditions(where)
     offered: list[dict[str, object]] = [{}]
     if shown.folder:
         offered.append({"folder": shown.folder})
     if shown.label and shown.label != shown.folder:
         offered.append({"label": shown.label})
+    offered += [{"tag": tag} for tag in shown.tags]
     if now not in offered:
         offered.append(now)
     texts = [", ".join(_CONDITIONS[name].format(value) for name, value in given.items()) for given in offered]

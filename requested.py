@@ -197,6 +197,7 @@ def _where(fields: Fields) -> Filter | None:
     where = Filter(
         folder=_text(fields, "folder"),
         label=_text(fields, "label"),
+        tag=_text(fields, "tag"),
         looks_like=_text(fields, "looks_like"),
         taken_from=(_text(fields, "taken_from") or "").replace(" ", "T") or None,
         taken_until=(_text(fields, "taken_until") or "").replace(" ", "T") or None,

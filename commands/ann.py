@@ -36,6 +36,7 @@ SETTINGS = (
 FILTERS = {
     "folder": "only images in this folder (a path, or the name of one anywhere in the path)",
     "label": "only images of this label",
+    "tag": "only images that were given this tag",
     "looks_like": "only images that the network takes for this, such as: cat",
     "taken_from": "only images taken at this time or later, such as 2019-08-03",
     "taken_until": "only images taken at this time or earlier",

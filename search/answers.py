@@ -28,6 +28,7 @@ class ImageInfo:
     size: int
     taken_at: str | None
     predicted_labels: list[tuple[str, float]]
+    tags: list[str]
     thumbnail_width: int
     thumbnail_height: int
     has_file: bool
@@ -85,8 +86,8 @@ class CollectionStatus:
     rankings: tuple[RankingName, ...]
 
 
-def image_info(record: Record, labels: list[tuple[str, float]], thumbnail_size: int) -> ImageInfo:
-    """Return what may be shown of `record`, with the names and scores of the classes that a network saw in it."""
+def image_info(record: Record, labels: list[tuple[str, float]], tags: list[str], thumbnail_size: int) -> ImageInfo:
+    """Return what may be shown of `record`, with its tags, and the names and scores of the classes that a network saw in it."""
     width, height = record.width or thumbnail_size, record.height or thumbnail_size * 3 // 4
     scale = min(1.0, thumbnail_size / max(width, height))
     folder, name = os.path.split(record.path)
@@ -101,6 +102,7 @@ def image_info(record: Record, labels: list[tuple[str, float]], thumbnail_size: 
         size=record.size,
         taken_at=record.taken_at,
         predicted_labels=labels,
+        tags=tags,
         thumbnail_width=max(1, round(width * scale)),
         thumbnail_height=max(1, round(height * scale)),
         has_file=record.has_file,

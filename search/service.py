@@ -37,7 +37,7 @@ from ranking import PLAIN_PLACES, KindRanking, load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
 from search.embedding import Embedder
 from search.queries import Example, Query, RankingName, combined
-from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, open_store
+from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, open_store, tags_of
 from vectors import Ids, Vectors
 
 logger = logging.getLogger("lookalike")
@@ -324,11 +324,12 @@ class SearchService:
         records = {i: r for i, r in store.records(image_ids).items() if r.error_code is None}
         hashes = [r.sha256 for r in records.values() if r.sha256 is not None]
         labels = store.predicted_labels(loaded.vectors.key, hashes)
-        names = class_names()
+        names, tags = class_names(), tags_of(store, records)
         return {
             image_id: image_info(
                 record,
                 [(names[n], score) for n, score in labels.get(record.sha256 or b"", [])],
+                tags.get(image_id, []),
                 self.settings.thumbnail_size,
             )
             for image_id, record in records.items()

@@ -26,14 +26,15 @@ class Filter:
     """Images that meet every condition given; None is no condition. Raises `QueryError` naming a value that makes no sense.
 
     `folder`: an absolute path, or the name of a folder anywhere in the path; what lies in folders below counts as well.
-    `label`: exactly this label. `looks_like`: whole words of the name of a class that the network saw among its best.
-    `taken_from`, `taken_until`: a year, month, day or time of day ("2019-08-03T12:01", or Python's `date` or `datetime` without
-    a time zone), inclusive, in the camera's own time; images of unknown time meet neither. `min_side`: the shorter side has at
-    least so many pixels; `max_side`: the longer one at most.
+    `label`: exactly this label. `tag`: this tag among those that people gave. `looks_like`: whole words of the name of a class
+    that the network saw among its best. `taken_from`, `taken_until`: a year, month, day or time of day ("2019-08-03T12:01", or
+    Python's `date` or `datetime` without a time zone), inclusive, in the camera's own time; images of unknown time meet neither.
+    `min_side`: the shorter side has at least so many pixels; `max_side`: the longer one at most.
     """
 
     folder: str | None = None
     label: str | None = None
+    tag: str | None = None
     looks_like: str | None = None
     taken_from: str | date | None = None
     taken_until: str | date | None = None
@@ -42,7 +43,7 @@ class Filter:
     orientation: Orientation | None = None
 
     def __post_init__(self) -> None:
-        for name in ("folder", "label", "looks_like", "orientation"):
+        for name in ("folder", "label", "tag", "looks_like", "orientation"):
             _check_text(name, getattr(self, name))
         for name in ("taken_from", "taken_until"):
             object.__setattr__(self, name, _time(name, getattr(self, name)))
@@ -115,6 +116,8 @@ def _conditions(where: Filter, key: str, classes: Iterable[int]) -> Iterator[Con
         yield _in_folder(where.folder)
     if where.label is not None:
         yield "label = ?", (where.label,)
+    if where.tag is not None:
+        yield "image_id IN (SELECT image_id FROM tags WHERE tag = ?)", (where.tag,)
     if where.looks_like is not None:
         wanted = ",".join(str(int(number)) for number in classes)
         seen = "SELECT sha256 FROM predicted_labels JOIN vector_sets USING (set_id) WHERE key = ? AND class_index"

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from errors import CollectionReadOnlyError, NoteError
 from store.formats import reporting_full_disk
-from store.reader import BUSY_TIMEOUT_S, Store
+from store.reader import BUSY_TIMEOUT_S, Store, chunks
 
 MAX_NOTE_LENGTH = 100
 NOTES_SCHEMA = """
@@ -46,7 +46,7 @@ class NamedGroup:
 
 def named_groups(store: Store) -> list[NamedGroup]:
     """Return all named groups with those of their images that are still in the catalog, the first named first."""
-    if not _has_notes(store):
+    if not store.has_notes():
         return []
     names = store.catalog.execute("SELECT group_id, name FROM named_groups ORDER BY group_id").fetchall()
     members: dict[int, list[int]] = {group_id: [] for group_id, _ in names}
@@ -61,7 +61,7 @@ def named_groups(store: Store) -> list[NamedGroup]:
 
 def tag_counts(store: Store) -> dict[str, int]:
     """Return every tag with the number of images of the catalog that have it, by name."""
-    if not _has_notes(store):
+    if not store.has_notes():
         return {}
     rows = store.catalog.execute(
         "SELECT tag, COUNT(*) FROM tags JOIN images USING (image_id) GROUP BY tag ORDER BY tag"
@@ -71,7 +71,7 @@ def tag_counts(store: Store) -> dict[str, int]:
 
 def tagged_images(store: Store, tag: str) -> npt.NDArray[np.int64]:
     """Return the ids of the images that have `tag`, int64 (n,), ascending."""
-    if not _has_notes(store):
+    if not store.has_notes():
         return np.empty(0, dtype=np.int64)
     rows = store.catalog.execute(
         "SELECT image_id FROM tags JOIN images USING (image_id) WHERE tag = ? ORDER BY image_id", (tag,)
@@ -79,17 +79,18 @@ def tagged_images(store: Store, tag: str) -> npt.NDArray[np.int64]:
     return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
 
-def tags_of(store: Store, image_id: int) -> list[str]:
-    """Return the tags of one image, by name."""
-    if not _has_notes(store):
-        return []
-    rows = store.catalog.execute("SELECT tag FROM tags WHERE image_id = ? ORDER BY tag", (image_id,))
-    return [str(row[0]) for row in rows]
-
-
-def _has_notes(store: Store) -> bool:
-    """Tell whether a note was ever taken here; collections of an earlier version have no tables for them."""
-    return store.catalog.execute("SELECT 1 FROM sqlite_master WHERE name = 'tags'").fetchone() is not None
+def tags_of(store: Store, image_ids: Iterable[int]) -> dict[int, list[str]]:
+    """Return the tags, by name, of those of `image_ids` that have any."""
+    tags: dict[int, list[str]] = {}
+    if store.has_notes():
+        for chunk in chunks([int(image_id) for image_id in image_ids]):
+            marks = ",".join("?" * len(chunk))
+            rows = store.catalog.execute(
+                f"SELECT image_id, tag FROM tags WHERE image_id IN ({marks}) ORDER BY tag", chunk
+            )
+            for image_id, tag in rows:
+                tags.setdefault(image_id, []).append(str(tag))
+    return tags
 
 
 def name_group(folder: Path, name: str, image_ids: Iterable[int], *, group_id: int | None = None) -> int:

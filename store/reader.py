@@ -37,7 +37,7 @@ def _record(row: Sequence[Any]) -> Record:
     return Record(*row)
 
 
-def _chunks(values: list[_Value]) -> Iterator[list[_Value]]:
+def chunks(values: list[_Value]) -> Iterator[list[_Value]]:
     """SQLite bounds the number of parameters of one statement."""
     return (values[start : start + 500] for start in range(0, len(values), 500))
 
@@ -121,6 +121,10 @@ class Store:
         """Tell whether the catalog's first commit was made."""
         return self.catalog.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
 
+    def has_notes(self) -> bool:
+        """Tell whether a name or a tag was ever given here; collections of an earlier version have no tables for them."""
+        return self.catalog.execute("SELECT 1 FROM sqlite_master WHERE name = 'tags'").fetchone() is not None
+
     def record(self, image_id: int) -> Record:
         """Return the record of one image; raises `ImageNotFoundError`."""
         found = self.records([image_id])
@@ -136,7 +140,7 @@ class Store:
     def records(self, image_ids: Iterable[int]) -> dict[int, Record]:
         """Return the records of those of `image_ids` that exist."""
         found: dict[int, Record] = {}
-        for chunk in _chunks([int(image_id) for image_id in image_ids if abs(int(image_id)) < 2**63]):
+        for chunk in chunks([int(image_id) for image_id in image_ids if abs(int(image_id)) < 2**63]):
             rows = self.catalog.execute(
                 f"SELECT {RECORD_COLUMNS}, image_id FROM images WHERE image_id IN ({_marks(chunk)})", chunk
             )
@@ -153,6 +157,8 @@ class Store:
 
         `classes` are the class indices that `where.looks_like` stands for, as the network of the set `key` saw them.
         """
+        if where.tag is not None and not self.has_notes():
+            return np.empty(0, dtype=np.int64)
         sql, values = condition(where, key, classes)
         rows = self.catalog.execute(f"SELECT image_id FROM images WHERE {sql} ORDER BY image_id", values)
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
@@ -196,7 +202,7 @@ class Store:
     def predicted_labels(self, key: str, sha256s: Iterable[bytes]) -> dict[bytes, list[tuple[int, float]]]:
         """Return (class index, score) of the best classes of each contents, best first, as the network of `key` saw them."""
         labels: dict[bytes, list[tuple[int, float]]] = {}
-        for chunk in _chunks(list(sha256s)):
+        for chunk in chunks(list(sha256s)):
             rows = self.catalog.execute(
                 "SELECT sha256, class_index, score FROM predicted_labels JOIN vector_sets USING (set_id) "
                 f"WHERE key = ? AND sha256 IN ({_marks(chunk)}) ORDER BY sha256, rank",

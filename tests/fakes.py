@@ -110,6 +110,7 @@ class FakeService(SearchService):
             height=drawn.height,
             size=size,
             taken_at="2019-08-03T12:01:00" if image_id % 3 else None,
+            tags=["summer"],
             predicted_labels=[("seashore, coast", 0.81), ("sandbar", 0.07)],
             thumbnail_width=thumbnail_width,
             thumbnail_height=thumbnail_height,

@@ -161,6 +161,7 @@ def test_order_folder_and_label_are_chosen_by_addresses_that_keep_one_another(cl
         "/images/3?k=12&ranking=kind": False,
         "/images/3?k=12&folder=photographs&ranking=kind": False,
         "/images/3?k=12&label=beach&ranking=kind": True,
+        "/images/3?k=12&tag=summer&ranking=kind": False,
     }
     assert links_of(page, "How many images")["/images/3?k=24&label=beach&ranking=kind"] is False
     found = [str(link["href"]) for link in Tags(page).named("a") if re.match(r"/images/\d+\?", str(link["href"]))]
