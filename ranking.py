@@ -301,6 +301,11 @@ class KindRanking:
             self._averages.append(np.concatenate(parts))
             self._ids = np.concatenate([ids, snapshot.ids[new]])
 
+    def averages_of(self, ids: Ids) -> Vectors:
+        """Return the averaged vectors of the images `ids` int64 (n,), all of the snapshot: unit vectors, float32 (n, dim)."""
+        order = np.argsort(self._ids, kind="stable")
+        return self._rows(order[np.searchsorted(self._ids, ids, sorter=order)][None])[0]
+
     def order(
         self,
         vectors: npt.NDArray[Any],

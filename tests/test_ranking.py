@@ -174,6 +174,18 @@ def test_few_changes_carry_the_averages_over_and_many_make_them_anew(
     assert third["images"] == 300
 
 
+def test_the_averages_of_given_images_are_had_whether_they_are_old_or_new(tmp_path: Path) -> None:
+    whole = make_snapshot(300)
+    manifest = build_kind_ranking(part(whole, np.arange(200)), tmp_path)
+    order = load_kind_ranking(part(whole, np.arange(5, 205)), tmp_path, manifest)
+    assert order is not None
+    averages = order.averages_of(whole.ids[[203, 7, 150]])
+    assert np.linalg.norm(averages, axis=1) == pytest.approx(1)
+    stored = np.load(tmp_path / ranking.AVERAGES_FILE)
+    assert np.array_equal(averages[1:], stored[[7, 150]])
+    assert (averages[0] @ stored.T).argmax() % 10 == 203 % 10  # the same kind
+
+
 def test_averages_of_another_vectors_file_are_not_used(tmp_path: Path) -> None:
     snapshot = make_snapshot(100)
     manifest = build_kind_ranking(snapshot, tmp_path)
