@@ -28,6 +28,7 @@ LAYERS: Mapping[str, int] = {
     "calibration": 2,
     "autoencoder": 2,
     "clusters": 2,
+    "linkages": 2,
     "duplicates": 2,
     "map2d": 2,
     "img2vec": 3,
@@ -57,6 +58,7 @@ LAYERS: Mapping[str, int] = {
 SIDEWAYS = {
     ("config", "errors"),
     ("ann", "indexes"),
+    ("clusters", "linkages"),
     ("img2vec", "networks"),
     ("img2vec", "pipeline"),
     ("img2vec", "publishing"),
