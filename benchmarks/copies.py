@@ -7,20 +7,23 @@ search is that of the pages.
 from __future__ import annotations
 
 import io
+import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ann import Index
+from config import Settings
 from evaluation import evaluate
 from images import Limits, decode_image
 from ranking import build_kind_ranking, load_kind_ranking
 from samples import VARIANTS, make_variant
-from search import Example, Query, RankingName, SearchResult, SearchService
+from search import Example, Query, RankingName, SearchResult, SearchService, open_service
 from store import Snapshot
 from vectors import Ids, Vectors
 
@@ -119,3 +122,14 @@ def _vectors(service: SearchService, image_ids: Sequence[int], name: str) -> Ite
                 content = make_variant(opened.convert("RGB"), name)
         pictures.append(decode_image(content, LIMITS, min_side=loaded.embedder.side).image)
     return iter(loaded.embedder.vectors(pictures))
+
+
+def _main(collection: str, count: str) -> None:
+    """Print what was found in `collection`, by copies and by groups of copies, as JSON."""
+    service = open_service(Settings(rsc_files=Path(collection)))
+    measured = (measure_copies(service, int(count)), measure_groups(service, int(count)))
+    print(json.dumps([{name: asdict(one) for name, one in found.items()} for found in measured]))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -14,22 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ann import available_kinds
+from autoencoder import load_reducer
 from benchmarks.large import GRAPH_K, Task, file_of
 from benchmarks.table import Figure
 from config import ROOT
+from evaluation import rate_vectors
+from publishing import REDUCER_FILE
+from store import open_store
 
 if TYPE_CHECKING:
     from benchmarks.parts import Bench
 
 BACKBONE = "efficientnet_lite0"
 FLOWERS = ROOT.parent / "shared" / "data" / "flowers-inception-v3.npz"
-COPIES = (
-    "import json, sys; from benchmarks.copies import measure_copies, measure_groups; from config import Settings; "
-    "from pathlib import Path; from search import open_service; from dataclasses import asdict; "
-    "service, count = open_service(Settings(rsc_files=Path(sys.argv[1]))), int(sys.argv[2]); "
-    "copies, groups = measure_copies(service, count), measure_groups(service, count); "
-    "print(json.dumps([{name: asdict(one) for name, one in found.items()} for found in (copies, groups)]))"
-)
 MB = 1e6
 
 
@@ -37,7 +34,7 @@ def measure_search(bench: Bench) -> Iterator[Figure]:
     """Quality over the photographs, copies of them, Inception's flowers, and speed over many vectors."""
     run = bench.job(BACKBONE, bench.plan.memory_images[1], "auto")
     result = _evaluated(bench, run.collection)
-    yield from _photographs(result, len(bench.photographs) > 4_000)
+    yield from _photographs(result, min(bench.plan.memory_images[1], len(bench.photographs)) > 4_000)
     if result["default_order"] == "kind":
         yield from _copies(bench, run.collection)
     shutil.rmtree(run.collection)
@@ -76,7 +73,7 @@ def _qualities(
 
 
 def _copies(bench: Bench, collection: Path) -> Iterator[Figure]:
-    command = [sys.executable, "-c", COPIES, str(collection), str(bench.plan.copies)]
+    command = [sys.executable, "-m", "benchmarks.copies", str(collection), str(bench.plan.copies)]
     copies, groups = json.loads(bench.run(command).output)
     for name, found in copies.items():
         title = f"{found['photographs']} photographs, {name}, first by kind"
@@ -100,19 +97,20 @@ def _flowers(bench: Bench) -> Iterator[Figure]:
     recall = _evaluated(bench, collection)["recalls"]
     of_ten = next(row["recall"]["value"] for row in recall if row["k"] == 10)
     yield Figure("search", "flowers, candidates by the autoencoder, full order: recall@10", of_ten, "", 0.99)
-    alone = json.loads(bench.run([sys.executable, "-c", ALONE, str(collection)]).output)
+    alone = _alone(collection)
     yield Figure("search", "flowers, the autoencoder's 256 numbers alone: P@10", alone["precision"]["value"], "", 0.80)
     shutil.rmtree(collection)
 
 
-ALONE = (
-    "import json, sys; from dataclasses import asdict; from pathlib import Path; from autoencoder import load_reducer; "
-    "from evaluation import rate_vectors; from store import open_store; store = open_store(Path(sys.argv[1])); "
-    "generation = store.generation(); snapshot = store.snapshot(generation.manifest['vectors_key']); "
-    "small = load_reducer(generation.folder / 'reducer.npz').apply(snapshot.take(slice(None))); "
-    "labels = [record.label for record in store.all_records()]; print(json.dumps(asdict(rate_vectors(small, labels))))"
-)
-"""The first three places too are of the smaller vectors here: nothing else is looked at."""
+def _alone(collection: Path) -> Mapping[str, Any]:
+    """Rate the autoencoder's vectors with nothing else looked at: the first three places too are by them."""
+    store = open_store(collection)
+    generation = store.generation()
+    if generation is None:
+        raise ValueError(f"{collection} has no generation")
+    reducer = load_reducer(generation.folder / REDUCER_FILE)
+    small = reducer.apply(store.snapshot(generation.manifest["vectors_key"]).take(slice(None)))
+    return asdict(rate_vectors(small, [record.label or "" for record in store.all_records()]))
 
 
 def _large(bench: Bench) -> Iterator[Figure]:
