@@ -304,7 +304,8 @@ class KindRanking:
     def averages_of(self, ids: Ids) -> Vectors:
         """Return the averaged vectors of the images `ids` int64 (n,), all of the snapshot: unit vectors, float32 (n, dim)."""
         order = np.argsort(self._ids, kind="stable")
-        return self._rows(order[np.searchsorted(self._ids, ids, sorter=order)][None])[0]
+        averages: Vectors = self._rows(order[np.searchsorted(self._ids, ids, sorter=order)][None])[0]
+        return averages
 
     def order(
         self,

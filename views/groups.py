@@ -1,0 +1,316 @@
+"""The groups of a collection as they are shown: cut at any sim, named, ordered, described.
+
+Owns what a generation keeps of them (`groups-…`), cutting its tree when a page asks, and how names that people gave find their
+groups. Does not own how the tree is made (`grouping`), the method (`clusters`), nor pages (`web/groups.py`).
+
+A group has no number that would last: it is addressed by any image in it, and a name belongs to the images it was given to.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from clusters import Tree, cut, load_tree, match_groups
+from errors import DamagedCollectionError, ImageNotFoundError, OptionError, ViewMissingError
+from publishing import View, view_of
+from store import Generation, NamedGroup, Record, Store, named_groups
+from vectors import Ids, Vectors
+
+VIEW = "groups"
+TREE_FILE, IMAGES_FILE, VECTORS_FILE = "groups-tree.npz", "groups-images.npy", "groups-vectors.npy"
+CUTS_KEPT = 8
+COMMON_LABELS = 3
+
+Order = Literal["size", "time"]
+ORDERS: tuple[Order, ...] = ("size", "time")
+
+
+def check_sim(sim: float | None) -> None:
+    """Raise `OptionError` unless `sim` is 0…1 or None."""
+    if sim is not None and not 0 <= sim <= 1:
+        raise OptionError(f"sim is {sim}. Give a number from 0 (one group) to 1 (every image alone).")
+
+
+def check_min_size(min_size: int) -> None:
+    """Raise `OptionError` unless `min_size` is at least 1."""
+    if min_size < 1:
+        raise OptionError(f"The smallest group that is shown is {min_size}. Give a whole number from 1.")
+
+
+# What a generation keeps.
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a generation keeps: the tree, and its images' ids int64 (n,), ascending."""
+
+    tree: Tree
+    ids: Ids
+
+
+def load_kept(folder: Path) -> Kept:
+    """Read what `build_groups` wrote. Raises `DamagedCollectionError`."""
+    tree = load_tree(folder / TREE_FILE)
+    try:
+        ids = np.load(folder / IMAGES_FILE)
+        shape = np.load(folder / VECTORS_FILE, mmap_mode="r").shape
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(folder, str(error)) from error
+    if not len(ids) == tree.images == shape[0]:
+        raise _damaged(folder, f"{tree.images} images in the tree, {len(ids)} ids, {shape[0]} vectors")
+    return Kept(tree, ids)
+
+
+def _damaged(folder: Path, why: str) -> DamagedCollectionError:
+    return DamagedCollectionError(
+        f"The groups in {folder} are damaged ({why}). Run `python clusters.py` again: it makes them anew."
+    )
+
+
+def records_of(store: Store, ids: Ids) -> list[Record]:
+    """Return the records of the images `ids`, ascending, in order; one that is gone is one of which nothing is known."""
+    places = {image_id: place for place, image_id in enumerate(ids.tolist())}
+    found = [Record(b"", 0, 0)] * len(ids)
+    for record in store.all_records():
+        place = places.get(record.image_id)
+        if place is not None:
+            found[place] = record
+    return found
+
+
+def names_by_group(
+    named: Sequence[NamedGroup], ids: Ids, labels: Ids, *, least: float | None = None
+) -> dict[int, NamedGroup]:
+    """Return which of the groups `labels` (n,) of the images `ids`, ascending, have names, by their numbers."""
+    if not named or not len(ids):
+        return {}
+    wanted = np.concatenate([group.image_ids for group in named])
+    places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    touched = np.unique(labels[places[ids[places] == wanted]])
+    # Only groups with a named image can match; at sim 1 there are as many groups as images.
+    groups = [ids[labels == number] for number in touched.tolist()]
+    lists = [group.image_ids for group in named]
+    matched = match_groups(groups, lists) if least is None else match_groups(groups, lists, least=least)
+    return {int(touched[group]): named[number] for number, group in matched.items()}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some images that are alike: `image_ids` int64 (size,), the most central first.
+
+    `name` is what a person called it (`group_id` in the catalog); `labels` its commonest labels and their shares 0…1, nothing
+    where all images of the collection have the same; `taken_from`, `taken_until` the times when its images were taken.
+    """
+
+    image_ids: Ids
+    name: str | None
+    group_id: int | None
+    labels: list[tuple[str, float]]
+    taken_from: str | None
+    taken_until: str | None
+
+    @property
+    def size(self) -> int:
+        """How many images it has."""
+        return len(self.image_ids)
+
+    @property
+    def central_id(self) -> int:
+        """The image nearest to the middle."""
+        return int(self.image_ids[0])
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The groups at one sim: `labels` (n,) their numbers, 0 the largest; `order` (n,) the images' places group by group, the most
+    central first; group g is `order[starts[g] : starts[g + 1]]`.
+    """
+
+    labels: Ids
+    order: Ids
+    starts: Ids
+
+    @property
+    def sizes(self) -> Ids:
+        return np.diff(self.starts)
+
+
+class Groups:
+    """The groups of a collection at any sim, over the images `ids` int64 (n,) that are still there. Thread-safe.
+
+    `new` counts the images of the collection that came since and are in no group. Groups are made as they are asked for.
+    """
+
+    def __init__(self, store: Store, view: View, kept: Kept, vectors: npt.NDArray[np.float16], now: Ids) -> None:
+        self.view = view
+        self.sim = float(view.report["sim"])
+        self.min_size = int(view.options["min_size"])
+        self._store = store
+        self._tree = kept.tree
+        self._there = np.flatnonzero(np.isin(kept.ids, now))
+        self._vectors = vectors
+        self.ids = kept.ids[self._there]
+        self.new = len(now) - len(self.ids)
+        records = records_of(store, self.ids)
+        self._label_names, self._label_codes = _labels(records)
+        self._taken = np.array([record.taken_at or "NaT" for record in records], dtype="datetime64[s]")
+        self._cut = functools.lru_cache(CUTS_KEPT)(self._cut_at)
+
+    def at(self, sim: float | None = None, min_size: int | None = None, *, order: Order = "size") -> GroupList:
+        """Return the groups of at least `min_size` images at `sim` (None: as published), largest or earliest first.
+
+        Raises `OptionError`.
+        """
+        sim, min_size = self.sim if sim is None else sim, self.min_size if min_size is None else min_size
+        check_sim(sim)
+        check_min_size(min_size)
+        if order not in ORDERS:
+            raise OptionError(f"There is no order {order!r}. Give one of {', '.join(ORDERS)}.")
+        found = self._cut(sim)
+        numbers = np.arange(int(np.count_nonzero(found.sizes >= min_size)))
+        if order == "time":
+            taken = self._taken[found.order].astype(np.int64)
+            taken[np.isnat(self._taken[found.order])] = np.iinfo(np.int64).max  # the last
+            earliest = np.minimum.reduceat(taken, found.starts[:-1]) if len(taken) else taken
+            numbers = numbers[np.argsort(earliest[numbers], kind="stable")]
+        return GroupList(self, sim, found, numbers)
+
+    def group_of(self, image_id: int, sim: float | None = None) -> Group:
+        """Return the group that holds an image at `sim`; it may be alone in it. Raises `ImageNotFoundError`, `OptionError`."""
+        number = int(self.labels_of(np.array([image_id], dtype=np.int64), sim)[0])
+        if number < 0:
+            raise ImageNotFoundError(f"Image {image_id} is in no group.")
+        return self.at(sim, 1)[number]
+
+    def labels_of(self, image_ids: Ids, sim: float | None = None) -> Ids:
+        """Return the number of the group of each image at `sim`, int64 (m,): 0 is the largest; -1 for one that is in none."""
+        labels = self.at(sim, 1).cut.labels
+        if not len(labels):
+            return np.full(len(image_ids), -1, dtype=np.int64)
+        places = np.minimum(np.searchsorted(self.ids, image_ids), len(self.ids) - 1)
+        return np.where(self.ids[places] == image_ids, labels[places], -1)
+
+    def nearest_groups(self, group: Group, sim: float | None, count: int) -> list[Group]:
+        """Return the `count` groups at `sim` whose middles are nearest to that of `group`, which is one of them."""
+        shown = self.at(sim, self.min_size)
+        found = shown.cut
+        number = int(self.labels_of(group.image_ids[:1], sim)[0])
+        wanted = np.union1d(shown.numbers, [number])
+        means = np.stack([self._mean(found.order[found.starts[g] : found.starts[g + 1]]) for g in wanted.tolist()])
+        away = ((means - means[wanted == number]) ** 2).sum(axis=1)
+        nearest = wanted[np.argsort(away, kind="stable")]
+        return [shown.of(g) for g in nearest[nearest != number][:count].tolist()]
+
+    def _mean(self, places: Ids) -> Vectors:
+        return np.asarray(self._vectors[self._there[places]].mean(axis=0, dtype=np.float32))
+
+    def _cut_at(self, sim: float) -> _Cut:
+        labels = _by_size(cut(self._tree, sim)[self._there])
+        vectors = self._vectors[self._there].astype(np.float32)
+        order = np.argsort(labels, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(labels))]).astype(np.int64)
+        if len(labels):
+            sums = np.add.reduceat(vectors[order], starts[:-1], axis=0)
+            vectors -= (sums / np.diff(starts)[:, None])[labels]
+        away = np.einsum("nd,nd->n", vectors, vectors)
+        return _Cut(labels, np.lexsort((away, labels)), starts)
+
+    def group(self, found: _Cut, number: int, named: NamedGroup | None) -> Group:
+        """Return the group of a number in a cut."""
+        places = found.order[found.starts[number] : found.starts[number + 1]]
+        taken = self._taken[places]
+        taken = taken[~np.isnat(taken)]
+        return Group(
+            self.ids[places],
+            None if named is None else named.name,
+            None if named is None else named.group_id,
+            self._common_labels(places),
+            str(taken.min()) if len(taken) else None,
+            str(taken.max()) if len(taken) else None,
+        )
+
+    def _common_labels(self, places: Ids) -> list[tuple[str, float]]:
+        if len(self._label_names) < 2:
+            return []
+        codes, counts = np.unique(self._label_codes[places], return_counts=True)
+        best = np.argsort(-counts, kind="stable")
+        shares = [(self._label_names[codes[place]], float(counts[place] / len(places))) for place in best.tolist()]
+        return [(label, share) for label, share in shares if label][:COMMON_LABELS]
+
+    def names(self, found: _Cut) -> dict[int, NamedGroup]:
+        """Return the names of the groups of a cut, by number, as the catalog has them now."""
+        return names_by_group(named_groups(self._store), self.ids, found.labels)
+
+
+def _by_size(labels: Ids) -> Ids:
+    """Number groups anew, the largest 0, of equal ones the first: some of their images may be gone."""
+    _, groups, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    ranks = np.empty(len(sizes), dtype=np.int64)
+    ranks[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    return ranks[groups]
+
+
+def _labels(records: Sequence[Record]) -> tuple[list[str], Ids]:
+    """Return the labels that there are, by name ("" is none), and the place of each image's among them, int64 (n,)."""
+    names, codes = np.unique(np.array([record.label or "" for record in records], dtype=object), return_inverse=True)
+    return names.tolist(), codes
+
+
+class GroupList(Sequence[Group]):
+    """The groups at one sim, in an order, made as they are asked for. `numbers` are those of the groups, in order."""
+
+    def __init__(self, groups: Groups, sim: float, found: _Cut, numbers: Ids) -> None:
+        self.sim = sim
+        self.cut = found
+        self.numbers = numbers
+        self._groups = groups
+
+    @functools.cached_property
+    def names(self) -> Mapping[int, NamedGroup]:
+        """The names of groups at this sim, by number."""
+        return self._groups.names(self.cut)
+
+    @property
+    def grouped(self) -> int:
+        """How many images are in these groups."""
+        return int(self.cut.sizes[self.numbers].sum())
+
+    @property
+    def alone(self) -> int:
+        """How many images are in smaller ones."""
+        return len(self.cut.labels) - self.grouped
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Group: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Group]: ...
+
+    def __getitem__(self, place: int | slice) -> Group | list[Group]:
+        if isinstance(place, slice):
+            return [self.of(number) for number in self.numbers[place].tolist()]
+        return self.of(int(self.numbers[place]))
+
+    def of(self, number: int) -> Group:
+        """Return the group of a number, whatever its size."""
+        return self._groups.group(self.cut, number, self.names.get(number))
+
+
+def open_groups(store: Store, generation: Generation) -> Groups:
+    """Open the groups that `generation` keeps. Raises `ViewMissingError` where there are none, `DamagedCollectionError`."""
+    view = view_of(generation, VIEW)
+    if view is None:
+        raise ViewMissingError("The collection has not been put in groups yet. Run: python clusters.py")
+    kept = load_kept(generation.folder)
+    vectors = np.load(generation.folder / VECTORS_FILE, mmap_mode="r")
+    return Groups(store, view, kept, vectors, store.snapshot(generation.manifest["vectors_key"]).ids)
