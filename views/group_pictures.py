@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from errors import OptionError
 from tables import whole_file
 
 TILE = 64
@@ -45,10 +46,10 @@ def draw_groups(
     """Write all groups, image ids each, as a PNG: a column a group, the first image of each on top.
 
     `thumbnails` gives the JPEGs of some ids. Where there are more groups or images than fit, the first are shown. Raises
-    `ExportError`, `ValueError` where there are none.
+    `ExportError`, `OptionError` where there are none.
     """
     if not groups:
-        raise ValueError("There are no groups to draw.")
+        raise OptionError("There is no group to draw: every image is alone. Give a smaller --sim, or --min-size 1.")
     shown = groups[:MAX_COLUMNS]
     across = TILE + GAP
     width = GAP + len(shown) * across
@@ -81,13 +82,13 @@ def _paste(sheet: Image.Image, jpeg: bytes | None, corner: tuple[int, int]) -> N
 def draw_tree(path: Path, merges: npt.NDArray[np.float64], cut_at: float) -> None:
     """Write the tree `merges` float64 (n - 1, 4), as scipy's `linkage` has it, as a PNG: its top, cut at the distance `cut_at`.
 
-    Raises `ExportError`, `ValueError` for a tree of one image.
+    Raises `ExportError`, `OptionError` for a tree of one image.
     """
     from matplotlib.figure import Figure  # not pyplot: no window, and no choice of a backend for the whole process
     from scipy.cluster.hierarchy import dendrogram
 
     if not len(merges):
-        raise ValueError("A tree of one image has nothing to draw.")
+        raise OptionError("There is no tree to draw: the collection has one image.")
     figure = Figure(figsize=(14, 6), layout="constrained")
     axes = figure.subplots()
     leaves = min(len(merges) + 1, TREE_LEAVES)

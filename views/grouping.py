@@ -114,15 +114,16 @@ def build_groups(
     kept = before is not None and before[0].options.get("tree") == wanted
     if before is not None and kept:
         tree, ids, proposed = before[1].tree, before[1].ids, before[0].report["proposed_sim"]
+        made_of = before[0].report["made_of"]
         write = functools.partial(_link, generation.folder)
     else:
         on_step(f"Grouping {len(snapshot):,} images …")
-        vectors, shown = _vectors(generation, snapshot, raw=options.raw)
+        vectors, shown, made_of = _vectors(generation, snapshot, raw=options.raw)
         tree, ids = build_tree(vectors, options.linking(), seconds=seconds), snapshot.ids
         proposed = round(propose_sim(tree, vectors, seconds=seconds), 4)
         write = functools.partial(_write, tree, ids, shown)
     sim = proposed if options.sim is None else options.sim
-    report = {**_report(tree, cut(tree, sim), options), "sim": sim, "proposed_sim": proposed}
+    report = {**_report(tree, cut(tree, sim), options), "made_of": made_of, "sim": sim, "proposed_sim": proposed}
     report["without_time"] = 0 if seconds is None else int(np.isnan(seconds).sum())
     said: dict[str, Any] = {"sim": options.sim, "min_size": options.min_size, "tree": wanted}
     same = before is not None and kept and (before[0].options, before[0].report) == (said, report)
@@ -151,17 +152,19 @@ def _tree_options(options: GroupOptions, snapshot: Snapshot, seconds: Seconds | 
     return {**linking, "raw": options.raw, "times": options.times, "made_of": made_of.hexdigest()}
 
 
-def _vectors(generation: Generation, snapshot: Snapshot, *, raw: bool) -> tuple[Vectors, Vectors]:
-    """Return the vectors that the tree is made of, float32 (n, dim), and those that are kept, float32 (n, at most SHOWN_DIM)."""
+def _vectors(generation: Generation, snapshot: Snapshot, *, raw: bool) -> tuple[Vectors, Vectors, str]:
+    """Return the vectors that the tree is made of, float32 (n, dim), those that are kept, float32 (n, at most SHOWN_DIM), and
+    which the former are: raw, averages or plain.
+    """
     kind = load_kind_ranking(snapshot, generation.folder, generation.manifest.get("ranking"))
     if kind is not None and kind.default == "kind":
         averages = kind.averages_of(snapshot.ids)
-        return (snapshot.take(slice(None)) if raw else averages), averages
+        return (snapshot.take(slice(None)), averages, "raw") if raw else (averages, averages, "averages")
     unit = unit_vectors(snapshot.take(slice(None)))
     small = unit
     if snapshot.dim > SHOWN_DIM:
         small = unit @ principal_axes(unit_blocks(snapshot), SHOWN_DIM)
-    return (snapshot.take(slice(None)) if raw else unit), small
+    return (snapshot.take(slice(None)), small, "raw") if raw else (unit, small, "plain")
 
 
 def _write(tree: Tree, ids: Ids, shown: Vectors, folder: Path) -> list[str]:

@@ -17,11 +17,12 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from clusters import Tree, cut, load_tree, match_groups
+from clusters import Tree, cut, cut_height, load_tree, match_groups
 from errors import DamagedCollectionError, ImageNotFoundError, OptionError, ViewMissingError
 from publishing import View, view_of
 from store import Generation, NamedGroup, Record, Store, named_groups
 from vectors import Ids, Vectors
+from views.group_pictures import draw_tree
 
 VIEW = "groups"
 TREE_FILE, IMAGES_FILE, VECTORS_FILE = "groups-tree.npz", "groups-images.npy", "groups-vectors.npy"
@@ -244,6 +245,10 @@ class Groups:
         shares = [(self._label_names[codes[place]], float(counts[place] / len(places))) for place in best.tolist()]
         return [(label, share) for label, share in shares if label][:COMMON_LABELS]
 
+    def draw_tree(self, path: Path, sim: float | None = None) -> None:
+        """Write the tree, and where `sim` cuts it, as a PNG. Raises `OptionError` for a tree of one image, `ExportError`."""
+        draw_tree(path, self._tree.merges, cut_height(self._tree, self.sim if sim is None else sim))
+
     def names(self, found: _Cut) -> dict[int, NamedGroup]:
         """Return the names of the groups of a cut, by number, as the catalog has them now."""
         return names_by_group(named_groups(self._store), self.ids, found.labels)
@@ -300,6 +305,12 @@ class GroupList(Sequence[Group]):
         if isinstance(place, slice):
             return [self.of(number) for number in self.numbers[place].tolist()]
         return self.of(int(self.numbers[place]))
+
+    def members(self) -> list[Ids]:
+        """Return the image ids of every group, in order, the most central first: int64 (size,) each."""
+        starts = self.cut.starts
+        places = [self.cut.order[starts[g] : starts[g + 1]] for g in self.numbers.tolist()]
+        return [self._groups.ids[part] for part in places]
 
     def of(self, number: int) -> Group:
         """Return the group of a number, whatever its size."""
