@@ -162,15 +162,16 @@ def _one(fields: Fields, name: str) -> object:
     return None if raw == "" else raw
 
 
-def _text(fields: Fields, name: str) -> str | None:
-    """Return a field as text."""
+def wanted_text(fields: Fields, name: str) -> str | None:
+    """Return a field as text, None where it is not given. Raises `RequestError`."""
     raw = _one(fields, name)
     if raw is not None and not isinstance(raw, str):
         raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be text.")
     return raw
 
 
-def _number(fields: Fields, name: str) -> float | None:
+def wanted_number(fields: Fields, name: str) -> float | None:
+    """Return a field as a finite number, None where it is not given. Raises `RequestError`."""
     raw = _one(fields, name)
     if raw is None:
         return None
@@ -181,6 +182,15 @@ def _number(fields: Fields, name: str) -> float | None:
     if not math.isfinite(number):
         raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be a number.")
     return number
+
+
+def wanted_count(fields: Fields, name: str, usual: int) -> int:
+    """Return a field as a whole number from 1 on, `usual` where it is not given. Raises `RequestError`."""
+    raw = _one(fields, name)
+    count = usual if raw is None else _whole_number(raw)
+    if count is None or not 1 <= count <= MAX_IMAGE_ID:
+        raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be a whole number from 1 on.")
+    return count
 
 
 def _side(fields: Fields, name: str) -> int | None:
@@ -195,15 +205,15 @@ def _side(fields: Fields, name: str) -> int | None:
 
 def _where(fields: Fields) -> Filter | None:
     where = Filter(
-        folder=_text(fields, "folder"),
-        label=_text(fields, "label"),
-        tag=_text(fields, "tag"),
-        looks_like=_text(fields, "looks_like"),
-        taken_from=(_text(fields, "taken_from") or "").replace(" ", "T") or None,
-        taken_until=(_text(fields, "taken_until") or "").replace(" ", "T") or None,
+        folder=wanted_text(fields, "folder"),
+        label=wanted_text(fields, "label"),
+        tag=wanted_text(fields, "tag"),
+        looks_like=wanted_text(fields, "looks_like"),
+        taken_from=(wanted_text(fields, "taken_from") or "").replace(" ", "T") or None,
+        taken_until=(wanted_text(fields, "taken_until") or "").replace(" ", "T") or None,
         min_side=_side(fields, "min_side"),
         max_side=_side(fields, "max_side"),
-        orientation=cast(Any, _text(fields, "orientation")),  # Filter checks it
+        orientation=cast(Any, wanted_text(fields, "orientation")),  # Filter checks it
     )
     return None if where == Filter() else where
 
@@ -214,7 +224,7 @@ def wanted_box(fields: Fields) -> Box | None:
     parts = raw[0].split(",") if len(raw) == 1 and isinstance(raw[0], str) else raw
     if not parts or raw == [""]:
         return None
-    numbers = [number for part in parts if (number := _number({"box": [part]}, "box")) is not None]
+    numbers = [number for part in parts if (number := wanted_number({"box": [part]}, "box")) is not None]
     if len(numbers) != 4:
         raise RequestError(f"box has {len(numbers)} numbers, but must have four: left,top,right,bottom.")
     return Box(*numbers)
@@ -270,11 +280,11 @@ SEARCH_FIELDS = (
 )
 
 
-def refuse_unknown(fields: Fields) -> None:
-    """Raise `RequestError` for a field that no search has: a misspelt filter would answer with everything."""
-    unknown = sorted(fields.keys() - set(SEARCH_FIELDS))
+def refuse_unknown(fields: Fields, known: Sequence[str] = SEARCH_FIELDS, what: str = "a search") -> None:
+    """Raise `RequestError` for a field that is not `known`: a misspelt filter would answer with everything."""
+    unknown = sorted(fields.keys() - set(known))
     if unknown:
-        raise RequestError(f"There is no field {unknown[0][:40]!r}; a search has: {', '.join(SEARCH_FIELDS)}.")
+        raise RequestError(f"There is no field {unknown[0][:40]!r}; {what} has: {', '.join(known)}.")
 
 
 def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
@@ -282,7 +292,7 @@ def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
 
     Where all images are wanted, one more than an answer may have: `ask` tells by it that there are more.
     """
-    k, radius = wanted_k(fields), _number(fields, "radius")
+    k, radius = wanted_k(fields), wanted_number(fields, "radius")
     if radius is not None and radius < 0:
         raise QueryError(f"radius is {radius:g}, but must be a number from 0 on.")
     return Query(
@@ -290,7 +300,7 @@ def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
         _examples(_ids(fields, "unlike"), uploads("unlike_file")),
         k=most_answered() + 1 if k is None else k,
         radius=radius,
-        metric=cast(Any, _text(fields, "metric") or "cosine"),  # Query checks both
-        ranking=cast(Any, _text(fields, "ranking")),
+        metric=cast(Any, wanted_text(fields, "metric") or "cosine"),  # Query checks both
+        ranking=cast(Any, wanted_text(fields, "ranking")),
         where=_where(fields),
     )
