@@ -157,6 +157,17 @@ class StoreWriter(Store):
         with reporting_full_disk(self.folder), _transaction(self.catalog) as catalog:
             catalog.executemany("DELETE FROM images WHERE image_id = ?", [(image_id,) for image_id in image_ids])
 
+    def put_back(self, records: Iterable[Record]) -> None:
+        """Put images that `remove` took out back in, under their old ids, which no other image was given.
+
+        Labels, tags and places in named groups are theirs again. One whose path another image has by now stays out.
+        """
+        with reporting_full_disk(self.folder), _transaction(self.catalog) as catalog:
+            catalog.executemany(
+                f"INSERT OR IGNORE INTO images ({RECORD_COLUMNS}, image_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                [(*_values(record), record.image_id) for record in records],
+            )
+
     def compact(self) -> int:
         """Reclaim the space of vectors and thumbnails that no image uses; return the bytes won.
 

@@ -1,0 +1,110 @@
+"""A collection follows its files: images that are moved into quarantine leave its catalog, and come back with them.
+
+They come back under their old ids, so labels, tags and names of groups are theirs again; their vectors never left, so no network
+is needed. What was taken out stands in the run's journal before it is taken out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from config import Settings
+from plans import Plan, is_as_indexed, path_text, text_path
+from publishing import publish
+from quarantine.applying import Applied, apply_plan
+from quarantine.journal import Journal, OnProgress, Run, read_run
+from quarantine.restoring import Restored, restore
+from store import Record, StoreWriter, open_writer
+
+RECORDS_A_LINE = 500
+
+
+def apply_to_collection(
+    plan: Plan,
+    folder: Path | None,
+    settings: Settings,
+    *,
+    on_progress: OnProgress = lambda step, done, total: None,
+    stop: threading.Event | None = None,
+) -> Applied:
+    """Do `apply_plan`, then take the moved images out of the collection of `settings`, where there is one.
+
+    The collection is held meanwhile: where another process writes to it, `CollectionLockedError`, and nothing is moved.
+    """
+    if not has_catalog(settings.rsc_files):
+        return apply_plan(plan, folder, on_progress=on_progress, stop=stop)
+    with open_writer(settings.rsc_files, command="duplicates.py --apply") as writer:
+        applied = apply_plan(plan, folder, on_progress=on_progress, stop=stop)
+        for run in applied.runs:
+            _take_out(writer, read_run(run))
+        if applied.runs:
+            _publish(writer, settings)
+    return applied
+
+
+def restore_to_collections(
+    place: Path,
+    settings: Settings,
+    *,
+    on_progress: OnProgress = lambda step, done, total: None,
+    stop: threading.Event | None = None,
+) -> Restored:
+    """Do `restore`, then put the images back into the collections that they were taken out of; `settings` say how to index.
+
+    Raises `CollectionLockedError` where another process writes to one: then the files are back; restoring again does the rest.
+    """
+    restored = restore(place, on_progress=on_progress, stop=stop)
+    taken: dict[Path, list[Record]] = {}
+    for folder in restored.runs:
+        for collection, record in _taken_out(read_run(folder)):
+            taken.setdefault(collection, []).append(record)
+    for collection, records in taken.items():
+        there = [record for record in records if is_as_indexed(record)]
+        if there and has_catalog(collection):
+            with open_writer(collection, command="duplicates.py --restore") as writer:
+                writer.put_back(there)
+                _publish(writer, settings)
+    return restored
+
+
+def has_catalog(folder: Path) -> bool:
+    """Tell whether there is a collection in a folder."""
+    return (folder / "catalog.sqlite").is_file()
+
+
+def _take_out(writer: StoreWriter, run: Run) -> None:
+    """Take those images out of the catalog whose files a run holds."""
+    paths = {move.path for move in run.moves if run.holds(move) and not os.path.lexists(move.path)}
+    records = [record for path in sorted(paths) if (record := writer.record_at(path)) is not None]
+    with contextlib.closing(Journal(run)) as journal:
+        for start in range(0, len(records), RECORDS_A_LINE):
+            told = [_told(record) for record in records[start : start + RECORDS_A_LINE]]
+            collection = path_text(os.fsencode(os.path.realpath(writer.folder)))
+            journal.write({"event": "catalog", "collection": collection, "images": told})
+    writer.remove([record.image_id for record in records])
+
+
+def _told(record: Record) -> dict[str, Any]:
+    sha256 = None if record.sha256 is None else record.sha256.hex()
+    return {**asdict(record), "path": path_text(record.path), "sha256": sha256}
+
+
+def _taken_out(run: Run) -> Iterator[tuple[Path, Record]]:
+    for event in run.catalog:
+        collection = Path(os.fsdecode(text_path(event["collection"])))
+        for told in event["images"]:
+            sha256 = None if told["sha256"] is None else bytes.fromhex(told["sha256"])
+            yield collection, Record(**{**told, "path": text_path(told["path"]), "sha256": sha256})
+
+
+def _publish(writer: StoreWriter, settings: Settings) -> None:
+    """Publish the index of what the collection holds now; a service takes it up by itself."""
+    generation = writer.last_generation()
+    if generation is not None:
+        publish(writer, generation.manifest["vectors_key"], settings)
