@@ -298,6 +298,7 @@ def image(image_id: str) -> str:
     return render_template(
         "image.html",
         image=shown,
+        group=web.groups.group_of_image(shown.image_id),
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
         among=_among(shown, answer.query.where),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from errors import (
     NoOriginalError,
     OriginalGoneError,
     QueryError,
+    ViewMissingError,
 )
 from images import Limits, decode_image, make_thumbnail
 from search import CollectionStatus, Example, ImageInfo, Match, Query, RankingName, SearchResult, SearchService
@@ -172,6 +174,9 @@ class FakeService(SearchService):
             1,
             self.rankings,
         )
+
+    def opened(self, opener: Callable[[Any, Any], Any]) -> Any:
+        raise ViewMissingError(f"{opener.__name__}: nothing is computed of a fake.")
 
     def some_images(self, count: int) -> list[ImageInfo]:
         self.status()

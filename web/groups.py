@@ -1,21 +1,283 @@
-"""The page of the groups of the collection, and its part of the API."""
+"""The pages of the groups of the collection, and their part of the API.
+
+Owns addresses, what a card says of a group, and who may name one (`requested.check_may_edit`). Does not own groups or their names
+(`views.groups`, `store`). A group's address is that of any image in it.
+"""
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
 
 import requested
-from errors import ViewMissingError
-from publishing import view_of
+from api import image_json
+from errors import CollectionError, OptionError
+from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_number, wanted_text
+from search import ImageInfo
+from store import forget_group, name_group
+from views.groups import Group, GroupList, Groups, Order, open_groups
 
 pages = Blueprint("groups_pages", __name__)
 api = Blueprint("groups_api", __name__, url_prefix="/api/v1")
 
+GROUPS_A_PAGE = 24
+IMAGES_A_PAGE = 96
+IMAGES_A_CARD = 5
+NEAREST_GROUPS = 6
+SORTS: Mapping[str, str] = {"size": "largest", "time": "earliest"}
+LIST_FIELDS = ("sim", "min_size", "sort", "page")
+GROUP_FIELDS = ("sim", "page")
+NAME_FIELDS = ("sim", "name")
+
+
+# What is asked for.
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which groups a request asks for. `kept` is what an address has to say to ask for them again."""
+
+    groups: Groups
+    shown: GroupList
+    min_size: int
+    sort: str
+    kept: dict[str, Any]
+
+    @property
+    def sim(self) -> float:
+        return self.shown.sim
+
+
+def _asked(fields: Fields) -> _Asked:
+    groups = requested.service().opened(open_groups)
+    sim, sort = wanted_number(fields, "sim"), wanted_text(fields, "sort")
+    min_size = wanted_count(fields, "min_size", groups.min_size)
+    shown = groups.at(sim, min_size, order=cast(Order, sort or "size"))
+    kept: dict[str, Any] = {} if shown.sim == groups.sim else {"sim": f"{shown.sim:g}"}
+    if min_size != groups.min_size:
+        kept["min_size"] = min_size
+    if sort not in (None, "size"):
+        kept["sort"] = sort
+    return _Asked(groups, shown, min_size, sort or "size", kept)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of many things: its `number` from 1, how many pages there are, and the places of its things."""
+
+    number: int
+    count: int
+    places: slice
+
+
+def _page(fields: Fields, things: int, size: int) -> Page:
+    """Return the page that is asked for; raises `OptionError` for one behind the last."""
+    count = max(1, -(-things // size))
+    number = wanted_count(fields, "page", 1)
+    if number > count:
+        raise OptionError(f"There is no page {number:,}: the last one is {count:,}.")
+    return Page(number, count, slice((number - 1) * size, number * size))
+
+
+# What is shown.
+
+
+@dataclass(frozen=True)
+class Card:
+    """A group as it is shown: what it is called, in words of a person, its labels or the network's, and its first images."""
+
+    group: Group
+    title: str
+    is_named: bool
+    detail: str
+    when: str
+    images: list[ImageInfo]
+
+
+def _cards(groups: Sequence[Group]) -> list[Card]:
+    wanted = [image_id for group in groups for image_id in group.image_ids[:IMAGES_A_CARD].tolist()]
+    infos = requested.service().images(wanted)
+    return [_card(group, infos) for group in groups]
+
+
+def _card(group: Group, infos: Mapping[int, ImageInfo]) -> Card:
+    images = [infos[i] for i in group.image_ids[:IMAGES_A_CARD].tolist() if i in infos]
+    labels = [f"{label} {_percent(share)}" if share < 1 else label for label, share in group.labels]
+    title = group.name or _looks(group, images)
+    detail = "" if labels == [title] else " · ".join(labels)
+    return Card(group, title, group.name is not None, detail, _span(group), images)
+
+
+def _looks(group: Group, images: Sequence[ImageInfo]) -> str:
+    """Return a title for a group that has no name: the label of most of its images, else what the network sees in the first."""
+    if group.labels and group.labels[0][1] > 0.5:
+        return group.labels[0][0]
+    seen = Counter(image.predicted_labels[0][0] for image in images if image.predicted_labels)
+    if seen:
+        return "Looks like " + seen.most_common(1)[0][0].partition(",")[0]
+    return group.labels[0][0] if group.labels else "Without a name"
+
+
+def _percent(share: float) -> str:
+    return f"{min(max(round(share * 100), 1), 99)} %"
+
+
+def _span(group: Group) -> str:
+    if group.taken_from is None or group.taken_until is None:
+        return ""
+    first, last = group.taken_from[:10], group.taken_until[:10]
+    return first if first == last else f"{first} – {last}"
+
 
 @pages.get("/groups")
 def index() -> str:
-    """Show the groups of the collection."""
-    view = view_of(requested.service().ready().generation, "groups")
-    if view is None:
-        raise ViewMissingError("This has not been computed yet. Run: python clusters.py")
-    return render_template("groups.html", status=requested.service().status(), view=view)
+    """Show the groups of the collection, a page of them."""
+    fields = request_fields()
+    asked = _asked(fields)
+    page = _page(fields, len(asked.shown), GROUPS_A_PAGE)
+    return render_template(
+        "groups.html",
+        status=requested.service().status(),
+        asked=asked,
+        sorts=SORTS,
+        page=page,
+        cards=_cards(asked.shown[page.places]),
+    )
+
+
+@pages.get("/groups/<image_id>")
+def group(image_id: str) -> str:
+    """Show the group that holds an image: all its images, a page of them."""
+    fields = request_fields()
+    asked = _asked(fields)
+    found = asked.groups.group_of(requested.image_id_of_path(image_id), asked.sim)
+    page = _page(fields, found.size, IMAGES_A_PAGE)
+    infos = requested.service().images(found.image_ids[page.places].tolist())
+    return render_template(
+        "group.html",
+        status=requested.service().status(),
+        asked=asked,
+        card=_cards([found])[0],
+        page=page,
+        images=list(infos.values()),
+        nearest=_cards(asked.groups.nearest_groups(found, asked.sim, NEAREST_GROUPS)),
+        may_edit=requested.service().settings.edits_allowed,
+    )
+
+
+@pages.post("/groups/<image_id>")
+def name(image_id: str) -> ResponseReturnValue:
+    """Name a group, or take its name away where an empty one comes, and lead back to it."""
+    requested.check_may_edit()
+    asked, found = _named(image_id, request_fields())
+    return redirect(url_for(".group", image_id=found.central_id, **asked.kept), 303)
+
+
+def _named(image_id: str, fields: Fields, *, forget: bool = False) -> tuple[_Asked, Group]:
+    """Give the name in `fields` to the group that holds an image, or take it away; return what was asked for, and the group."""
+    asked = _asked(fields)
+    number = requested.image_id_of_path(image_id)
+    found = asked.groups.group_of(number, asked.sim)
+    folder, text = requested.service().settings.rsc_files, wanted_text(fields, "name")
+    if text is not None and not forget:
+        name_group(folder, text, found.image_ids.tolist(), group_id=found.group_id)
+    elif found.group_id is not None:
+        forget_group(folder, found.group_id)
+    return asked, asked.groups.group_of(number, asked.sim)
+
+
+def group_of_image(image_id: int) -> Group | None:
+    """Return the group of an image as it is published, or None where there are no groups or the image is in none."""
+    try:
+        return requested.service().opened(open_groups).group_of(image_id)
+    except CollectionError:  # an image's page does not depend on groups
+        return None
+
+
+# The API.
+
+
+@api.get("/groups")
+def index_json() -> Response:
+    """Describe the groups, a page of them."""
+    fields = request_fields()
+    refuse_unknown(fields, LIST_FIELDS, "a list of groups")
+    asked = _asked(fields)
+    page = _page(fields, len(asked.shown), GROUPS_A_PAGE)
+    shown = asked.shown
+    return jsonify(
+        {
+            **_cut_json(asked),
+            "min_size": asked.min_size,
+            "sort": asked.sort,
+            "groups": len(shown),
+            "grouped_images": shown.grouped,
+            "images_alone": shown.alone,
+            "images_not_grouped_yet": asked.groups.new,
+            **_page_json(page),
+            "results": [_group_json(card, asked) for card in _cards(shown[page.places])],
+        }
+    )
+
+
+@api.get("/groups/<image_id>")
+def group_json(image_id: str) -> Response:
+    """Describe the group that holds an image, with all its image ids and a page of its images."""
+    fields = request_fields()
+    refuse_unknown(fields, GROUP_FIELDS, "a group")
+    asked = _asked(fields)
+    found = asked.groups.group_of(requested.image_id_of_path(image_id), asked.sim)
+    page = _page(fields, found.size, IMAGES_A_PAGE)
+    infos = requested.service().images(found.image_ids[page.places].tolist())
+    return jsonify(
+        {
+            **_cut_json(asked),
+            **_group_json(_cards([found])[0], asked),
+            "image_ids": found.image_ids.tolist(),
+            **_page_json(page),
+            "images": [image_json(info) for info in infos.values()],
+        }
+    )
+
+
+@api.route("/groups/<image_id>/name", methods=["POST", "DELETE"])
+def name_json(image_id: str) -> Response:
+    """Name the group that holds an image, or take its name away; describe it."""
+    requested.check_may_edit()
+    fields = request_fields()
+    refuse_unknown(fields, NAME_FIELDS, "the name of a group")
+    if request.method == "POST" and wanted_text(fields, "name") is None:
+        raise OptionError('Say how the group is called: {"name": "Paris"}. DELETE takes a name away.')
+    asked, found = _named(image_id, fields, forget=request.method == "DELETE")
+    return jsonify({**_cut_json(asked), **_group_json(_cards([found])[0], asked)})
+
+
+def _cut_json(asked: _Asked) -> dict[str, Any]:
+    report = asked.groups.view.report
+    return {"sim": asked.sim, "proposed_sim": report["proposed_sim"], "method": report["how"]}
+
+
+def _page_json(page: Page) -> dict[str, int]:
+    return {"page": page.number, "pages": page.count}
+
+
+def _group_json(card: Card, asked: _Asked) -> dict[str, Any]:
+    found = card.group
+    kept = {name: value for name, value in asked.kept.items() if name == "sim"}
+    return {
+        "image_id": found.central_id,
+        "size": found.size,
+        "name": found.name,
+        "title": card.title,
+        "labels": [{"name": label, "share": round(share, 4)} for label, share in found.labels],
+        "taken_from": found.taken_from,
+        "taken_until": found.taken_until,
+        "central": image_json(card.images[0]) if card.images else None,
+        "url": url_for("groups_api.group_json", image_id=found.central_id, **kept),
+        "page_url": url_for("groups_pages.group", image_id=found.central_id, **kept),
+    }
