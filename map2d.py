@@ -37,9 +37,10 @@ QUERIES_AT_ONCE = 2_048
 WINDOW = 16
 ROUNDS = 8
 """A grid is mended in windows of so many cells a side, so many times: see docs/maps.md."""
-PLACED_BY = 5
-"""How many known images say where a new one goes, and with which power of their similarity."""
-SHARPNESS = 8
+PLACED_BY = 10
+PLACED_WITHIN = 1.5
+"""So many nearest known images say where a new one goes, of these only those no further from the nearest on the map than so many
+times the room of one image, 1 / √n: the middle between two islands is like neither. See docs/maps.md."""
 
 Layout = npt.NDArray[np.float32]
 Cells = npt.NDArray[np.int32]
@@ -207,7 +208,8 @@ def fitted(positions: npt.NDArray[Any]) -> Layout:
     extent = float((high - low).max())
     if extent == 0:
         return np.full(positions.shape, 0.5, dtype=np.float32)
-    return np.clip(0.5 + (positions - (low + high) / 2) / extent, 0, 1).astype(np.float32)
+    inside: Layout = np.clip(0.5 + (positions - (low + high) / 2) / extent, 0, 1).astype(np.float32)
+    return inside
 
 
 # Layouts in cells.
@@ -259,7 +261,7 @@ def mend_cells(cells: Cells, wanted: npt.NDArray[Any]) -> Cells:
         for top in range(first, rows, WINDOW):
             for left in range(first, columns, WINDOW):
                 _mend_window(held, (max(top, 0), max(left, 0)), (top + WINDOW, left + WINDOW), wanted)
-    mended = np.empty_like(cells)
+    mended: Cells = np.empty_like(cells)
     mended[held[held >= 0]] = np.argwhere(held >= 0)[:, ::-1]
     return mended
 
@@ -309,11 +311,7 @@ def date_cells(times: npt.NDArray[np.datetime64]) -> Dates:
     known = np.flatnonzero(~np.isnat(times))
     known = known[np.argsort(times[known], kind="stable")]
     undated = np.flatnonzero(np.isnat(times))
-    for unit, code in UNITS:
-        names, counts = np.unique(times[known].astype(f"datetime64[{code}]"), return_counts=True)
-        height = _height(counts, len(undated))
-        if len(times) >= FILLED * height * _width(counts, len(undated), height):
-            break
+    unit, names, counts, height = _unit(times[known], len(undated))
     cells = np.empty((len(times), 2), dtype=np.int32)
     marks, column, first = [], 0, 0
     side = max(height, _width(counts, len(undated), height))
@@ -324,6 +322,20 @@ def date_cells(times: npt.NDArray[np.datetime64]) -> Dates:
         column, first = column + wide + 1, first + count
     _fill(cells, undated, column + (UNDATED_GAP - 1 if len(known) else 0), height, side)
     return Dates(cells, side, marks, unit)
+
+
+def _unit(
+    times: npt.NDArray[np.datetime64], undated: int
+) -> tuple[str, npt.NDArray[np.datetime64], npt.NDArray[np.int64], int]:
+    """Return the finest unit that fits, its blocks that hold `times`, how many each holds, and the height of all."""
+    for unit, code in UNITS[:-1]:
+        found = np.unique(times.astype(f"datetime64[{code}]"), return_counts=True)
+        height = _height(found[1], undated)
+        if len(times) + undated >= FILLED * height * _width(found[1], undated, height):
+            return unit, *found, height
+    unit, code = UNITS[-1]
+    found = np.unique(times.astype(f"datetime64[{code}]"), return_counts=True)
+    return unit, *found, _height(found[1], undated)
 
 
 def _fill(cells: Cells, images: Ids, column: int, height: int, side: int) -> int:
@@ -360,7 +372,7 @@ def cell_positions(cells: Cells, side: int) -> tuple[Layout, float]:
     Where new images grew over the square's edge, the whole is made smaller.
     """
     low = min(0, int(cells[:, 1].min(initial=0)))
-    span = max(side, int(cells[:, 1].max(initial=0)) + 1 - low)
+    span = max(side, int(cells[:, 1].max(initial=0)) + 1 - low, int(cells[:, 0].max(initial=0)) + 1)
     return ((cells - np.array([0, low]) + 0.5) / span).astype(np.float32), 1 / span
 
 
@@ -370,12 +382,38 @@ def cell_positions(cells: Cells, side: int) -> tuple[Layout, float]:
 def place_new(new: Vectors, known: Vectors, layout: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return a place for each of `new` (m, dim) among `known` (n, dim) whose places are `layout` (n, 2): float64 (m, 2).
 
-    It is the mean of the places of the nearest known ones, weighted by similarity. Nothing that is known moves.
+    It is the mean of the places, weighted by similarity, of those of the ten nearest that lie together with the nearest. Nothing
+    that is known moves.
     """
     blocks = (known[start : start + BLOCK_ROWS] for start in range(0, len(known), BLOCK_ROWS))
     places, similarities = exact_neighbours(new, blocks, min(PLACED_BY, len(known)))
-    weights = np.maximum(similarities.astype(np.float64), 1e-6) ** SHARPNESS
-    return np.asarray((layout[places] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True))
+    found = layout[places].astype(np.float64)
+    together = np.linalg.norm(found - found[:, :1], axis=2) <= PLACED_WITHIN / np.sqrt(len(known))
+    weights = (np.maximum(similarities, 1e-6) * together)[:, :, None]
+    return np.asarray((found * weights).sum(axis=1) / weights.sum(axis=1))
+
+
+def stack_new(new: npt.NDArray[np.datetime64], known: npt.NDArray[np.datetime64], cells: Cells) -> Cells:
+    """Return cells for images of times `new` (m,) in a layout by time, whose images have times `known` (n,) and `cells` (n, 2).
+
+    Each lies on top of the column of the image next to it in time. The undated have columns of their own, also where none was.
+    """
+    dated = np.flatnonzero(~np.isnat(known))
+    dated = dated[np.argsort(known[dated], kind="stable")]
+    undated = cells[np.isnat(known), 0]
+    apart = int(undated.max()) if len(undated) else int(cells[:, 0].max()) + UNDATED_GAP
+    columns = np.full(len(new), apart)
+    if len(dated):
+        after = np.searchsorted(known[dated], new, side="right").clip(1, len(dated))
+        columns = np.where(np.isnat(new), apart, cells[dated[after - 1], 0])
+    stacked = np.empty((len(new), 2), dtype=np.int32)
+    bottom = int(cells[:, 1].max()) + 1
+    tops = np.full(int(columns.max(initial=0)) + 1 + int(cells[:, 0].max()), bottom)
+    np.minimum.at(tops, cells[:, 0], cells[:, 1])
+    for number, column in enumerate(columns.tolist()):
+        tops[column] -= 1
+        stacked[number] = column, tops[column]
+    return stacked
 
 
 def nearest_free_cells(wanted: npt.NDArray[Any], taken: Cells, columns: int, rows: int = 0) -> Cells:
