@@ -158,7 +158,8 @@ class Groups:
         self._there = np.flatnonzero(np.isin(kept.ids, now))
         self._vectors = vectors
         self.ids = kept.ids[self._there]
-        self.new = len(now) - len(self.ids)
+        self._new_ids = np.setdiff1d(now, self.ids)
+        self.new = len(self._new_ids)
         records = records_of(store, self.ids)
         self._label_names, self._label_codes = _labels(records)
         self._taken = np.array([record.taken_at or "NaT" for record in records], dtype="datetime64[s]")
@@ -184,8 +185,13 @@ class Groups:
         return GroupList(self, sim, found, numbers)
 
     def group_of(self, image_id: int, sim: float | None = None) -> Group:
-        """Return the group that holds an image at `sim`; it may be alone in it. Raises `ImageNotFoundError`, `OptionError`."""
+        """Return the group that holds an image at `sim`; it may be alone in it.
+
+        Raises `ImageNotFoundError`, `OptionError`, and `ViewMissingError` for an image that came since.
+        """
         number = int(self.labels_of(np.array([image_id], dtype=np.int64), sim)[0])
+        if image_id in self._new_ids:
+            raise ViewMissingError(f"Image {image_id} came after the groups were made. Run: python clusters.py")
         if number < 0:
             raise ImageNotFoundError(f"Image {image_id} is in no group.")
         return self.at(sim, 1)[number]

@@ -28,6 +28,8 @@ api = Blueprint("groups_api", __name__, url_prefix="/api/v1")
 GROUPS_A_PAGE = 24
 IMAGES_A_PAGE = 96
 IMAGES_A_CARD = 5
+LEAST_SHARE = 0.05
+"""Labels of fewer of a group's images are not named on its card."""
 NEAREST_GROUPS = 6
 SORTS: Mapping[str, str] = {"size": "largest", "time": "earliest"}
 LIST_FIELDS = ("sim", "min_size", "sort", "page")
@@ -107,10 +109,19 @@ def _cards(groups: Sequence[Group]) -> list[Card]:
 
 def _card(group: Group, infos: Mapping[int, ImageInfo]) -> Card:
     images = [infos[i] for i in group.image_ids[:IMAGES_A_CARD].tolist() if i in infos]
-    labels = [f"{label} {_percent(share)}" if share < 1 else label for label, share in group.labels]
     title = group.name or _looks(group, images)
-    detail = "" if labels == [title] else " · ".join(labels)
+    common = [(label, share) for label, share in group.labels if share >= LEAST_SHARE]
+    detail = " · ".join(f"{label} {_percent(share)}" if share < 1 else label for label, share in common)
+    if [label for label, _ in common] == [title]:
+        detail = ""
     return Card(group, title, group.name is not None, detail, _span(group), images)
+
+
+def _images(group: Group, page: Page) -> list[ImageInfo]:
+    """Return a page of the images of a group, in its order; what has left the collection since is missing."""
+    wanted = group.image_ids[page.places].tolist()
+    infos = requested.service().images(wanted)
+    return [infos[image_id] for image_id in wanted if image_id in infos]
 
 
 def _looks(group: Group, images: Sequence[ImageInfo]) -> str:
@@ -157,14 +168,13 @@ def group(image_id: str) -> str:
     asked = _asked(fields)
     found = asked.groups.group_of(requested.image_id_of_path(image_id), asked.sim)
     page = _page(fields, found.size, IMAGES_A_PAGE)
-    infos = requested.service().images(found.image_ids[page.places].tolist())
     return render_template(
         "group.html",
         status=requested.service().status(),
         asked=asked,
         card=_cards([found])[0],
         page=page,
-        images=list(infos.values()),
+        images=_images(found, page),
         nearest=_cards(asked.groups.nearest_groups(found, asked.sim, NEAREST_GROUPS)),
         may_edit=requested.service().settings.edits_allowed,
     )
@@ -233,14 +243,13 @@ def group_json(image_id: str) -> Response:
     asked = _asked(fields)
     found = asked.groups.group_of(requested.image_id_of_path(image_id), asked.sim)
     page = _page(fields, found.size, IMAGES_A_PAGE)
-    infos = requested.service().images(found.image_ids[page.places].tolist())
     return jsonify(
         {
             **_cut_json(asked),
             **_group_json(_cards([found])[0], asked),
             "image_ids": found.image_ids.tolist(),
             **_page_json(page),
-            "images": [image_json(info) for info in infos.values()],
+            "images": [image_json(info) for info in _images(found, page)],
         }
     )
 
