@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import DamagedCollectionError, OptionError
+from linkages import graph_linkage, single_images
+from silhouettes import best_gap
 from vectors import Ids, Vectors
 
 METHODS = ("average", "single", "complete", "weighted", "centroid", "median", "ward")
@@ -97,6 +99,8 @@ def build_tree(
         return Tree(np.empty((0, 4)), len(vectors), 0.0, options, timed=timed)
     if options.components is not None:
         vectors = principal_components(vectors, options.components)
+    if len(vectors) > FULL_IMAGES:
+        return _graph_tree(vectors, options, seconds)
     return _full_tree(vectors, options, seconds)
 
 
@@ -127,7 +131,21 @@ def propose_sim(tree: Tree, vectors: Vectors, *, seconds: npt.NDArray[np.float64
 
     `vectors` and `seconds` are those that the tree was made of.
     """
-    return DEFAULT_SIM
+    if tree.images < 3 or not tree.max_distance:
+        return DEFAULT_SIM
+    if tree.options.components is not None:
+        vectors = principal_components(vectors, tree.options.components)
+    alpha, cosine = tree.options.alpha, tree.options.metric == "cosine"
+    images, mix = single_images(vectors, cosine=cosine, alpha=alpha, seconds=seconds if tree.timed else None)
+    gap = best_gap(tree.merges, images, mix, tree.max_distance)
+    return DEFAULT_SIM if gap is None else _between(1 - gap[1] / tree.max_distance, 1 - gap[0] / tree.max_distance)
+
+
+def _between(low: float, high: float) -> float:
+    """Return a number between `low` and `high`, and in 0…1, with as few digits as there can be."""
+    low = max(low, 0.0)
+    middle = (low + high) / 2
+    return next((found for digits in range(2, 9) if low < (found := round(middle, digits)) < high), middle)
 
 
 # What groups hold.
@@ -165,7 +183,7 @@ def centrals(labels: Ids, vectors: Vectors) -> Ids:
     means = np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64) / sizes[:, None]
     away = ((vectors - means[labels]) ** 2).sum(axis=1)
     nearest = np.lexsort((np.arange(len(labels)), away, labels))
-    return nearest[starts].astype(np.int64)
+    return np.asarray(nearest[starts], dtype=np.int64)
 
 
 def match_groups(groups: Sequence[Ids], named: Sequence[Ids], *, least: float = LEAST_OVERLAP) -> dict[int, int]:
@@ -241,6 +259,17 @@ def _full_tree(vectors: Vectors, options: ClusterOptions, seconds: npt.NDArray[n
     largest = float(distances.max())
     merges = linkage(distances, method=options.method)
     return Tree(merges, len(vectors), largest, options, "full", timed=seconds is not None)
+
+
+def _graph_tree(vectors: Vectors, options: ClusterOptions, seconds: npt.NDArray[np.float64] | None) -> Tree:
+    if options.method != "average" or options.metric not in ("euclidean", "cosine"):
+        raise OptionError(
+            f"{len(vectors):,} images cannot be linked by method {options.method} and metric {options.metric}: beyond "
+            f"{FULL_IMAGES:,} there is no room for all distances, and only average with euclidean or cosine can do without them."
+        )
+    cosine = options.metric == "cosine"
+    merges, largest = graph_linkage(vectors, cosine=cosine, alpha=options.alpha, seconds=seconds)
+    return Tree(merges, len(vectors), largest, options, "graph", timed=seconds is not None)
 
 
 def content_distances(vectors: Vectors, metric: str) -> Distances:

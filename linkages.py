@@ -16,6 +16,7 @@ advances in hierarchical clustering algorithms".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +49,12 @@ class Mix:
     seconds: float = 1.0
     missing: float = 0.0
 
-    def distances(self, squares: Numbers, times: Numbers) -> Numbers:
+    def distances(self, squares: npt.NDArray[Any], times: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return distances of mean squared distances, of vectors (of unit vectors for cosine) and of seconds."""
-        content = squares / 2 if self.cosine else np.sqrt(squares)
+        content: npt.NDArray[Any] = squares / 2 if self.cosine else np.sqrt(squares)
         if not self.alpha:
-            return content / self.content
-        return (1 - self.alpha) * content / self.content + self.alpha * np.sqrt(times) / self.seconds
+            return content
+        return content * ((1 - self.alpha) / self.content) + np.sqrt(times) * (self.alpha / self.seconds)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ def graph_linkage(vectors: Vectors, *, cosine: bool, alpha: float, seconds: Numb
     `SWEEP_ROWS` images by chance to all others, and from the farthest of those again. Memory is that of the vectors, of
     2 · `NEIGHBOURS` numbers an image, and of `DENSE`² distances.
     """
-    images = _as_groups(unit_vectors(vectors) if cosine else vectors, seconds)
-    mix = _measure(images, cosine, 0.0 if seconds is None else alpha, seconds)
+    images, mix = single_images(vectors, cosine=cosine, alpha=alpha, seconds=seconds)
     largest = _largest(images, mix)
     links = _Links(len(images))
     groups = _merge_copies(images, links)
@@ -130,28 +130,31 @@ class _Links:
         return np.column_stack([pairs, high[self.images :], sizes[self.images :]])[order]
 
 
-def _as_groups(vectors: Vectors, seconds: Numbers | None) -> Groups:
+def single_images(vectors: Vectors, *, cosine: bool, alpha: float, seconds: Numbers | None) -> tuple[Groups, Mix]:
+    """Return each of `vectors` (n, dim) as a group of its own, and how their distances are mixed; as for `graph_linkage`."""
     count = len(vectors)
     times = np.full(count, np.nan) if seconds is None else seconds
     known = ~np.isnan(times)
     # From their mean, because squares of seconds since 1970 have no digits left for a second.
     times = np.where(known, times - (times[known].mean() if known.any() else 0.0), 0.0)
-    return Groups(
-        np.arange(count, dtype=np.int64), vectors, np.zeros(count), np.ones(count), times, np.zeros(count), 1.0 * known
-    )
+    means = unit_vectors(vectors) if cosine else vectors.astype(np.float32)
+    places, zeros = np.arange(count, dtype=np.int64), np.zeros(count)
+    images = Groups(places, means, zeros, np.ones(count), times, zeros, known.astype(np.float64))
+    mix = Mix(cosine)
+    if seconds is not None and alpha:
+        content = _largest(images, mix) or 1.0
+        mix = Mix(cosine, alpha, content, *_measured(np.sort(times[known])))
+    return images, mix
 
 
-def _measure(images: Groups, cosine: bool, alpha: float, seconds: Numbers | None) -> Mix:
-    """Measure what each term is divided by."""
-    if seconds is None:
-        return Mix(cosine)
-    times = np.sort(images.time_means[images.known > 0])
+def _measured(times: Numbers) -> tuple[float, float]:
+    """Return the largest and the mean difference of `times`, ascending."""
     count = len(times)
+    if count < 2:
+        return 1.0, 0.0
     # Each gap lies between as many pairs as there are times below it, times those above.
     between = np.arange(1, count) * (count - np.arange(1, count))
-    missing = float((np.diff(times) * between).sum() / between.sum()) if count > 1 else 0.0
-    span = float(times[-1] - times[0]) if count else 0.0
-    return Mix(cosine, alpha, _largest(images, Mix(cosine)) or 1.0, span or 1.0, missing)
+    return float(times[-1] - times[0]) or 1.0, float((np.diff(times) * between).sum() / between.sum())
 
 
 def _largest(images: Groups, mix: Mix) -> float:
@@ -222,7 +225,7 @@ def _once(edges: Ids, count: int) -> Ids:
     """Return `edges` between `count` groups without those from a group to itself, each once."""
     codes = np.unique(edges[:, 0] * count + edges[:, 1])
     found = np.stack([codes // count, codes % count], axis=1)
-    return found[found[:, 0] != found[:, 1]]
+    return np.asarray(found[found[:, 0] != found[:, 1]])
 
 
 def _merge_round(groups: Groups, edges: Ids, keys: Numbers, mix: Mix, links: _Links) -> tuple[Groups, Ids, Numbers]:

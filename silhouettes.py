@@ -1,0 +1,146 @@
+"""How well the groups of a cut stand apart, and so where to cut a tree that nobody has given labels for.
+
+The silhouette of an image is (b - a) / max(a, b): a is its distance from its own group, b from the nearest other; 0 for an image
+alone. Here a distance from a group is the root of the mean squared distance to all its images, which follows from sums: exact for
+whole groups, however small they are, where a sample of images would hold none of its fellows. The mean is over a seeded sample.
+
+Measured with standard silhouettes over pairs of a sample, and with those where groups of one image do not count as "other": the
+former proposes the same cuts but cannot see groups of a few in many, the latter far finer ones on flowers (1,714 groups for 16).
+
+Owns no tree and no `sim` (`clusters.py`). Source: Rousseeuw 1987, "Silhouettes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from linkages import Groups, Mix
+from vectors import Ids, Vectors
+
+SAMPLE_IMAGES = 2_000
+COARSE = 48
+"""So many cuts are looked at first, at numbers of groups that grow by a factor, and then so many around the best."""
+FINE = 24
+NUMBERS_AT_A_TIME = 16_000_000
+SEED = 19_870_101
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """The images of a tree side by side: `order` int64 (n,), and the height at which each joins the next, float64 (n - 1,)."""
+
+    order: Ids
+    joins: Numbers
+
+
+def leaves(merges: npt.NDArray[np.float64]) -> Leaves:
+    """Return the images of a linkage (n - 1, 4) in an order in which every group of every cut is a run of neighbours.
+
+    Heights are those at which a cut joins: none is lower than one below it.
+    """
+    count = len(merges) + 1
+    heads, tails, highs = list(range(count)), list(range(count)), [0.0] * count
+    following, joins = [-1] * count, [0.0] * count
+    for left, right, height in zip(*merges[:, :2].astype(int).T.tolist(), merges[:, 2].tolist(), strict=True):
+        high = max(height, highs[left], highs[right])
+        following[tails[left]], joins[tails[left]] = heads[right], high
+        heads.append(heads[left])
+        tails.append(tails[right])
+        highs.append(high)
+    order = [heads[-1]]
+    while following[order[-1]] >= 0:
+        order.append(following[order[-1]])
+    places = np.array(order, dtype=np.int64)
+    return Leaves(places, np.array(joins)[places[:-1]])
+
+
+def best_gap(merges: npt.NDArray[np.float64], images: Groups, mix: Mix, highest: float) -> tuple[float, float] | None:
+    """Return the heights between which a cut makes the groups that stand apart best; None where no groups stand apart.
+
+    `images` are groups of one image each (`linkages.single_images`), measured by `mix`. Cuts above `highest` are left out,
+    and those that leave one group or every image alone.
+    """
+    tree = leaves(merges)
+    heights = np.unique(tree.joins)
+    gaps = np.flatnonzero((np.diff(heights) > 1e-9 * heights[-1]) & (heights[:-1] < highest))
+    if not len(gaps):
+        return None
+    counts = len(tree.joins) - np.searchsorted(np.sort(tree.joins), heights[gaps], side="right") + 1
+    sums = _Sums(images, tree.order, mix)
+
+    def measure(wanted: Ids) -> dict[int, float]:
+        places = np.unique(wanted).tolist()
+        return dict(zip(places, sums.silhouettes([tree.joins > heights[gaps[at]] for at in places]), strict=True))
+
+    first = np.searchsorted(-counts, -np.geomspace(counts.min(), counts.max(), COARSE)).clip(0, len(gaps) - 1)
+    scores = measure(first)
+    best, looked = max(scores, key=lambda at: scores[at]), np.unique(first)
+    near = np.searchsorted(looked, best) + np.array([-1, 1])
+    low, high = looked[near.clip(0, len(looked) - 1)]
+    scores.update(measure(np.linspace(low, high, FINE).astype(np.int64)))
+    best = max(scores, key=lambda at: scores[at])
+    return (float(heights[gaps[best]]), float(heights[gaps[best] + 1])) if scores[best] > 0 else None
+
+
+class _Sums:
+    """What the distances of a sample from runs of images follow from, the images in the order of a tree's leaves."""
+
+    def __init__(self, images: Groups, order: Ids, mix: Mix) -> None:
+        sample = np.random.default_rng(SEED).permutation(len(order))[:SAMPLE_IMAGES]
+        self._mix = mix
+        self._places = np.sort(np.argsort(order)[sample])
+        self._vectors, known = images.means[order], images.known[order]
+        times = images.time_means[order] * known
+        lengths = np.vecdot(self._vectors, self._vectors)
+        self._columns = np.column_stack([lengths, known, times, times**2])
+
+    def silhouettes(self, cuts: Sequence[npt.NDArray[np.bool_]]) -> list[float]:
+        """Return the mean silhouette of the sample at each of `cuts`, the finest first: after which leaves their groups end."""
+        ends = [np.concatenate([[0], np.flatnonzero(cut) + 1]) for cut in cuts]
+        totals = np.zeros(len(cuts))
+        step = max(1, NUMBERS_AT_A_TIME // len(self._vectors))
+        for at in range(0, len(self._places), step):
+            places = self._places[at : at + step]
+            products, known = self._vectors @ self._vectors[places].T, np.arange(len(self._vectors))
+            for number, starts in enumerate(ends):
+                products = np.add.reduceat(products, np.searchsorted(known, starts), axis=0)
+                known = starts
+                totals[number] += self._widths(products, starts, places).sum()
+        return [float(total) for total in totals / len(self._places)]
+
+    def _widths(self, products: Vectors, starts: Ids, places: Ids) -> Numbers:
+        """Return the silhouettes of the images at `places`, given the `products` of their vectors with each group's, summed."""
+        sizes = np.diff(starts, append=len(self._vectors))
+        means = np.add.reduceat(self._columns, starts, axis=0) / sizes[:, None]
+        own, columns = np.searchsorted(starts, places, side="right") - 1, np.arange(len(places))
+        many = sizes[own]
+        others = np.maximum(many - 1, 1)
+        squares = products * (-2 / sizes[:, None]).astype(np.float32)
+        squares += means[:, :1].astype(np.float32)
+        squares += self._columns[places, 0].astype(np.float32)
+        np.maximum(squares, 0, out=squares)
+        squares[own, columns] *= many / others
+        times = np.zeros(())
+        if self._mix.alpha:
+            times = self._times(means, places)
+            itself = (1 - self._columns[places, 1]) * self._mix.missing**2
+            times[own, columns] = (times[own, columns] * many - itself) / others
+        distances = self._mix.distances(squares, times)
+        inside = distances[own, columns].copy()
+        distances[own, columns] = np.inf
+        outside = distances.min(axis=0)
+        widths = (outside - inside) / np.maximum(np.maximum(inside, outside), np.finfo(np.float32).tiny)
+        return np.asarray(np.where(many > 1, widths, 0.0))
+
+    def _times(self, means: Numbers, places: Ids) -> Numbers:
+        """Return the mean squared seconds between groups, by the `means` of their columns, and the images at `places`."""
+        _, share, seconds, squares = means.T[:, :, None]
+        _, known, own, own_squares = self._columns[places].T
+        apart = known * squares - 2 * own * seconds + own_squares * share
+        return np.asarray(apart.clip(0) + (1 - known * share) * self._mix.missing**2)
