@@ -129,11 +129,13 @@ RULES: Mapping[str, KeepRule] = {
 @dataclass(frozen=True)
 class Choice:
     """How to choose. `protect`: folders (absolute paths, or names anywhere in a path) whose files are never proposed for removal;
-    `keep` and `remove`: image ids that a person has decided, `keep` where both name one. Raises `OptionError`.
+    `new`: where given, only files in these folders are proposed for removal. `keep` and `remove`: image ids that a person has
+    decided, `keep` where both name one. Raises `OptionError`.
     """
 
     rule: str = "largest"
     protect: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
     keep: frozenset[int] = frozenset()
     remove: frozenset[int] = frozenset()
 
@@ -163,19 +165,27 @@ def decide(one: DuplicateSet, choice: Choice) -> list[Decision]:
     """
     rule = RULES[choice.rule]
     order = sorted(one.records, key=lambda record: (rule.key(record), *_tie_break(record)))
-    safe = {r.image_id for r in order if any(is_in_folder(r.path, folder) for folder in choice.protect)}
-    usual = safe or {order[0].image_id}
+    safe = {record.image_id: why for record in order if (why := _protection(record, choice))}
+    usual = set(safe) or {order[0].image_id}
     wanted = {record.image_id for record in order} & choice.keep
     unwanted = ({record.image_id for record in order} & choice.remove) - wanted
-    kept = (safe | wanted if wanted else usual) - unwanted
+    kept = (safe.keys() | wanted if wanted else usual) - unwanted
     decisions = []
     for record in order:
         keeps, by_rule = record.image_id in kept, record.image_id in usual
-        reason = "in a protected folder" if record.image_id in safe else _reason(choice.rule, keeps, record)
+        reason = safe.get(record.image_id) or _reason(choice.rule, keeps, record)
         by_hand = keeps is not by_rule
         action = KEEP if keeps else REMOVE
         decisions.append(Decision(record, action, "chosen by hand" if by_hand else reason, by_hand))
     return sorted(decisions, key=lambda decision: decision.action == REMOVE)
+
+
+def _protection(record: Record, choice: Choice) -> str:
+    """Return why an image is never proposed for removal, nothing where it may be."""
+    if any(is_in_folder(record.path, folder) for folder in choice.protect):
+        return "in a protected folder"
+    is_old = choice.new and not any(is_in_folder(record.path, folder) for folder in choice.new)
+    return "in the archive" if is_old else ""
 
 
 def _tie_break(record: Record) -> tuple[Any, ...]:

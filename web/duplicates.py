@@ -1,21 +1,312 @@
-"""The page of its duplicates, and its part of the API."""
+"""The page of the duplicates of a collection, the plan that a person makes of it, and their part of the API.
+
+Owns addresses, what a page says of a set, and who may have a plan, which names files of the server. Nothing is moved from here:
+that is `python duplicates.py --apply`. Does not own sets and rules (`views.reviews`, `plans`).
+"""
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, render_template, url_for
 
 import requested
-from errors import ViewMissingError
-from publishing import view_of
+from api import image_json
+from errors import CollectionError, EditRefusedError, OptionError
+from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related
+from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_image_id, wanted_text
+from search import ImageInfo
+from store import Filter
+from views.reviews import PLANNED_TIERS, Review, Totals, open_review
 
 pages = Blueprint("duplicates_pages", __name__)
 api = Blueprint("duplicates_api", __name__, url_prefix="/api/v1")
 
+SETS_A_PAGE = 20
+PICTURES_A_SET = 24
+"""Most pictures of one set that a page shows; a plan has all."""
+
+TABS: Mapping[str, str] = {
+    "same": "The same picture",
+    "identical": "Identical files",
+    "burst": "Bursts",
+    "similar": "Merely similar",
+}
+RULE_TEXTS: Mapping[str, str] = {
+    "largest": "the largest",
+    "oldest": "the oldest",
+    "format": "the best format",
+    "shortest": "the shortest name",
+}
+LIST_FIELDS = ("tier", "rule", "protect", "page")
+PLAN_FIELDS = ("tier", "rule", "protect", "keep", "remove", "format", "page")
+PLAN_NAME = "duplicates-plan"
+
+
+# What is asked for.
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which sets a request asks for. `kept` is what an address has to say to ask for them again, besides the page."""
+
+    review: Review
+    tier: str
+    choice: Choice
+    kept: dict[str, object]
+
+
+def _asked(fields: Fields) -> _Asked:
+    review = requested.service().opened(open_review)
+    tier = wanted_text(fields, "tier") or "same"
+    if tier not in TABS:
+        raise OptionError(f"There is no tier {tier[:40]!r}, there are: {', '.join(TABS)}.")
+    keep, remove = (
+        frozenset(wanted_image_id(raw, name) for raw in fields.get(name, ())) for name in ("keep", "remove")
+    )
+    protect = tuple(str(folder).strip() for folder in fields.get("protect", ()) if str(folder).strip())
+    choice = Choice(wanted_text(fields, "rule") or "largest", protect, keep=keep, remove=remove)
+    _check_protected(choice)
+    kept: dict[str, object] = {} if tier == "same" else {"tier": tier}
+    kept |= {} if choice.rule == "largest" else {"rule": choice.rule}
+    kept |= {"protect": list(protect)} if protect else {}
+    return _Asked(review, tier, choice, kept)
+
+
+def _check_protected(choice: Choice) -> None:
+    """Raise `OptionError` for a folder without images: what is misspelt would protect nothing."""
+    store = requested.service().ready().store
+    for folder in choice.protect:
+        if not len(store.matching_ids(Filter(folder=folder), key="")):
+            raise OptionError(
+                f"No image of this collection lies in a folder {folder[:80]!r}, so it cannot be protected."
+            )
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the sets: its `number` from 1, how many pages there are, and the places of its sets."""
+
+    number: int
+    count: int
+    places: slice
+
+
+def _page(fields: Fields, things: int) -> Page:
+    count = max(1, -(-things // SETS_A_PAGE))
+    number = wanted_count(fields, "page", 1)
+    if number > count:
+        raise OptionError(f"There is no page {number:,}: the last one is {count:,}.")
+    return Page(number, count, slice((number - 1) * SETS_A_PAGE, number * SETS_A_PAGE))
+
+
+# What is shown.
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of a set: what is proposed, what it is of the one that is kept, and which of its facts differ in the set."""
+
+    image: ImageInfo
+    is_kept: bool
+    reason: str
+    tier: str
+    relation: str
+    differs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ShownSet:
+    """A set as a page shows it; `more` of its images are not shown."""
+
+    tier: str
+    images: list[Shown]
+    more: int
+
+
+FACTS = ("size", "format", "width", "taken_at", "folder")
+
+
+def _shown_sets(sets: Sequence[DuplicateSet], choice: Choice) -> list[ShownSet]:
+    decided = [decide(one, choice) for one in sets]
+    infos = requested.service().images({d.record.image_id for one in decided for d in one[:PICTURES_A_SET]})
+    return [
+        ShownSet(one.tier, _shown(one, decisions, infos), max(0, len(decisions) - PICTURES_A_SET))
+        for one, decisions in zip(sets, decided, strict=True)
+    ]
+
+
+def _shown(one: DuplicateSet, decisions: Sequence[Decision], infos: Mapping[int, ImageInfo]) -> list[Shown]:
+    kept = [decision.record.image_id for decision in decisions if decision.action == KEEP]
+    there = [d for d in decisions[:PICTURES_A_SET] if d.record.image_id in infos]
+    images = [infos[d.record.image_id] for d in there]
+    differs = frozenset(fact for fact in FACTS if len({getattr(image, fact) for image in images}) > 1)
+    shown = []
+    for decision, image in zip(there, images, strict=True):
+        keeps = decision.action == KEEP
+        tier, relation = (one.tier, "") if keeps else related(one, image.image_id, kept)
+        shown.append(Shown(image, keeps, decision.reason, tier, relation, differs))
+    return shown
+
 
 @pages.get("/duplicates")
 def index() -> str:
-    """Show its duplicates."""
-    view = view_of(requested.service().ready().generation, "duplicates")
-    if view is None:
-        raise ViewMissingError("This has not been computed yet. Run: python duplicates.py")
-    return render_template("duplicates.html", status=requested.service().status(), view=view)
+    """Show the sets of one tier, a page of them, with what a rule would keep."""
+    fields = request_fields()
+    asked = _asked(fields)
+    review = asked.review
+    page = _page(fields, review.count(asked.tier))
+    return render_template(
+        "duplicates.html",
+        status=requested.service().status(),
+        asked=asked,
+        tabs={tier: (text, review.count(tier)) for tier, text in TABS.items()},
+        rules=RULE_TEXTS,
+        page=page,
+        totals=_totals(asked),
+        sets=_shown_sets(review.page(asked.tier, page.places), asked.choice),
+        may_plan=requested.service().settings.edits_allowed,
+        plan_name=PLAN_NAME,
+        other_folder=_other_folder(),
+    )
+
+
+def _totals(asked: _Asked) -> Totals | None:
+    rule = Choice(asked.choice.rule, asked.choice.protect)
+    return asked.review.totals(asked.tier, rule) if asked.tier in PLANNED_TIERS else None
+
+
+def _other_folder() -> bool:
+    settings = requested.service().settings
+    return settings.rsc_files != type(settings).rsc_files
+
+
+@pages.post("/duplicates/plan")
+def plan() -> Response:
+    """Send the plan of all sets of a tier, with what was decided by hand, to be saved."""
+    return _plan(request_fields())
+
+
+def _plan(fields: Fields) -> Response:
+    """Answer with a plan. It names files of the server, so it is given to those alone who may change things here."""
+    try:
+        requested.check_may_edit()
+    except EditRefusedError as error:
+        if requested.service().settings.edits_allowed:
+            raise
+        raise EditRefusedError(
+            "This service gives out no plans, since they name the files of its disk. Whoever runs it can make one: "
+            "python duplicates.py --plan duplicates-plan.csv"
+        ) from error
+    refuse_unknown(fields, PLAN_FIELDS, "a plan")
+    asked = _asked(fields)
+    file_format = wanted_text(fields, "format") or FORMATS[0]
+    if file_format not in FORMATS:
+        raise OptionError(f"A plan is {' or '.join(FORMATS)}, not {file_format[:40]!r}.")
+    if asked.tier not in PLANNED_TIERS:
+        raise OptionError("What is merely similar is never in a plan: look at it, and decide yourself.")
+    content = plan_bytes(make_plan(asked.review.sets(asked.tier), asked.choice), file_format)
+    kind = "text/csv" if file_format == "csv" else "application/json"
+    response = Response(content, content_type=f"{kind}; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="{PLAN_NAME}.{file_format}"'
+    return response
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An image that another one has as its duplicate."""
+
+    image: ImageInfo
+    tier: str
+    relation: str
+
+
+def copies_of(image_id: int) -> list[Copy]:
+    """Return the duplicates of an image, the surest first; none where they were not looked for."""
+    try:
+        pairs = requested.service().opened(open_review).pairs_of(image_id)
+    except CollectionError:  # an image's page does not depend on them
+        return []
+    others = {pair.image_a + pair.image_b - image_id: pair for pair in pairs}
+    infos = requested.service().images(others)
+    return [Copy(infos[other], pair.tier, pair.relation) for other, pair in others.items() if other in infos]
+
+
+# The API.
+
+
+@api.get("/duplicates")
+def index_json() -> Response:
+    """Describe the sets of one tier, a page of them, with what a rule would keep."""
+    fields = request_fields()
+    refuse_unknown(fields, LIST_FIELDS, "a list of duplicates")
+    asked = _asked(fields)
+    review = asked.review
+    page = _page(fields, review.count(asked.tier))
+    totals = _totals(asked)
+    return jsonify(
+        {
+            "tier": asked.tier,
+            "rule": asked.choice.rule,
+            "tiers": {tier: review.count(tier) for tier in TABS},
+            "images": None if totals is None else totals.images,
+            "removed": None if totals is None else totals.removed,
+            "removed_bytes": None if totals is None else totals.removed_bytes,
+            "created_at": review.duplicates.created_at,
+            "images_not_compared_yet": len(review.duplicates.not_compared),
+            "page": page.number,
+            "pages": page.count,
+            "results": [_set_json(one) for one in _shown_sets(review.page(asked.tier, page.places), asked.choice)],
+        }
+    )
+
+
+def _set_json(one: ShownSet) -> dict[str, Any]:
+    return {
+        "tier": one.tier,
+        "images_not_shown": one.more,
+        "images": [
+            {
+                "action": "keep" if shown.is_kept else "remove",
+                "reason": shown.reason,
+                "tier": shown.tier,
+                "relation": shown.relation,
+                "image": image_json(shown.image),
+            }
+            for shown in one.images
+        ],
+    }
+
+
+@api.get("/images/<image_id>/duplicates")
+def copies_json(image_id: str) -> Response:
+    """Describe the duplicates of one image."""
+    review = requested.service().opened(open_review)
+    image = requested.service().image(requested.image_id_of_path(image_id))
+    pairs = {pair.image_a + pair.image_b - image.image_id: pair for pair in review.pairs_of(image.image_id)}
+    infos = requested.service().images(pairs)
+    return jsonify(
+        {
+            "image_id": image.image_id,
+            "url": url_for("pages.image", image_id=image.image_id),
+            "results": [
+                {
+                    "tier": pair.tier,
+                    "relation": pair.relation,
+                    "similarity": round(pair.similarity, 6),
+                    "hash_distance": pair.hash_distance,
+                    "image": image_json(infos[other]),
+                }
+                for other, pair in pairs.items()
+                if other in infos
+            ],
+        }
+    )
+
+
+@api.route("/duplicates/plan", methods=["GET", "POST"])
+def plan_json() -> Response:
+    """Send the plan of all sets of a tier as CSV or JSON; `keep` and `remove` are image ids decided by hand."""
+    return _plan(request_fields())
