@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import DamagedCollectionError, OptionError
-from linkages import graph_linkage, single_images
+from linkages import graph_linkage, single_images, time_scale
 from silhouettes import best_gap
-from vectors import Ids, Vectors
+from vectors import BLOCK_ROWS, Ids, Vectors
 
 METHODS = ("average", "single", "complete", "weighted", "centroid", "median", "ward")
 METRICS = ("euclidean", "cosine", "cityblock", "sqeuclidean", "correlation", "chebyshev", "canberra", "braycurtis")
@@ -255,7 +255,7 @@ def _full_tree(vectors: Vectors, options: ClusterOptions, seconds: npt.NDArray[n
 
     distances = content_distances(vectors, options.metric)
     if seconds is not None:
-        distances = _mixed(distances, seconds, options.alpha)
+        _mix_in(distances, seconds, options.alpha)
     largest = float(distances.max())
     merges = linkage(distances, method=options.method)
     return Tree(merges, len(vectors), largest, options, "full", timed=seconds is not None)
@@ -273,25 +273,46 @@ def _graph_tree(vectors: Vectors, options: ClusterOptions, seconds: npt.NDArray[
 
 
 def content_distances(vectors: Vectors, metric: str) -> Distances:
-    """Return scipy's condensed distances of `vectors` (n, dim), float64 (n(n - 1)/2,)."""
-    from scipy.spatial.distance import pdist
+    """Return scipy's condensed distances of `vectors` (n, dim), float64 (n(n - 1)/2,); the cosine with a vector of zeros is 0.
 
-    return np.asarray(pdist(vectors.astype(np.float64), metric))
+    Euclidean and cosine by products of matrices, five times as fast on one core as one pair after the other at 1,280 numbers each.
+    What is less than a millionth of the vectors' lengths apart is then at distance 0.
+    """
+    if metric not in ("euclidean", "cosine"):
+        from scipy.spatial.distance import pdist
+
+        return np.asarray(pdist(vectors.astype(np.float64), metric))
+    wide = vectors - vectors.mean(axis=0, dtype=np.float64) if metric == "euclidean" else _directions(vectors)
+    halves = np.vecdot(wide, wide) / 2 if metric == "euclidean" else np.full(len(wide), 0.5)
+    found = np.empty(len(wide) * (len(wide) - 1) // 2)
+    end = 0
+    for start in range(0, len(wide), BLOCK_ROWS // 8):
+        products = wide[start : start + BLOCK_ROWS // 8] @ wide[start:].T
+        for row, with_others in enumerate(products):
+            lengths = halves[start + row] + halves[start + row + 1 :]
+            apart = lengths - with_others[row + 1 :]
+            apart[apart < 1e-12 * lengths] = 0
+            begin, end = end, end + len(apart)
+            found[begin:end] = np.sqrt(2 * apart) if metric == "euclidean" else apart
+    return found
 
 
-def _mixed(content: Distances, seconds: npt.NDArray[np.float64], alpha: float) -> Distances:
-    """Mix condensed distances of content and of time, each divided by its largest, in place."""
-    from scipy.spatial.distance import pdist
+def _directions(vectors: Vectors) -> Distances:
+    wide = vectors.astype(np.float64)
+    lengths = np.sqrt(np.vecdot(wide, wide))
+    return np.asarray(wide / np.where(lengths == 0, 1, lengths)[:, None])
 
-    content /= content.max() or 1.0
-    times = pdist(seconds[:, None], "cityblock")
-    known = times[~np.isnan(times)]
-    times /= known.max(initial=0) or 1.0
-    times[np.isnan(times)] = known.mean() / (known.max() or 1.0) if len(known) else 0.0
-    content *= 1 - alpha
-    times *= alpha
-    content += times
-    return content
+
+def _mix_in(content: Distances, seconds: npt.NDArray[np.float64], alpha: float) -> None:
+    """Mix condensed distances of `content` with those of time, each divided by its largest, in place."""
+    largest = content.max() or 1.0
+    span, missing = time_scale(np.sort(seconds[~np.isnan(seconds)]))
+    end = 0
+    for row in range(len(seconds) - 1):
+        apart = np.abs(seconds[row + 1 :] - seconds[row])
+        apart[np.isnan(apart)] = missing
+        begin, end = end, end + len(apart)
+        content[begin:end] = (1 - alpha) * (content[begin:end] / largest) + alpha * (apart / span)
 
 
 def principal_components(vectors: Vectors, components: int | float) -> Vectors:

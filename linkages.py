@@ -51,10 +51,10 @@ class Mix:
 
     def distances(self, squares: npt.NDArray[Any], times: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return distances of mean squared distances, of vectors (of unit vectors for cosine) and of seconds."""
-        content: npt.NDArray[Any] = squares / 2 if self.cosine else np.sqrt(squares)
+        content = squares / 2 if self.cosine else np.sqrt(squares)
         if not self.alpha:
-            return content
-        return content * ((1 - self.alpha) / self.content) + np.sqrt(times) * (self.alpha / self.seconds)
+            return np.asarray(content)
+        return np.asarray(content * ((1 - self.alpha) / self.content) + np.sqrt(times) * (self.alpha / self.seconds))
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,12 @@ def single_images(vectors: Vectors, *, cosine: bool, alpha: float, seconds: Numb
     mix = Mix(cosine)
     if seconds is not None and alpha:
         content = _largest(images, mix) or 1.0
-        mix = Mix(cosine, alpha, content, *_measured(np.sort(times[known])))
+        mix = Mix(cosine, alpha, content, *time_scale(np.sort(times[known])))
     return images, mix
 
 
-def _measured(times: Numbers) -> tuple[float, float]:
-    """Return the largest and the mean difference of `times`, ascending."""
+def time_scale(times: Numbers) -> tuple[float, float]:
+    """Return the largest and the mean difference of `times`, ascending; 1 and 0 where there is none."""
     count = len(times)
     if count < 2:
         return 1.0, 0.0
