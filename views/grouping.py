@@ -120,7 +120,7 @@ def build_groups(
         on_step(f"Grouping {len(snapshot):,} images …")
         vectors, shown, made_of = _vectors(generation, snapshot, raw=options.raw)
         tree, ids = build_tree(vectors, options.linking(), seconds=seconds), snapshot.ids
-        proposed = round(propose_sim(tree, vectors, seconds=seconds), 4)
+        proposed = propose_sim(tree, vectors, seconds=seconds)
         write = functools.partial(_write, tree, ids, shown)
     sim = proposed if options.sim is None else options.sim
     report = {**_report(tree, cut(tree, sim), options), "made_of": made_of, "sim": sim, "proposed_sim": proposed}
