@@ -76,6 +76,7 @@ SIDEWAYS = {
     ("views", "publishing"),
     ("views", "atlases"),
     ("quarantine", "plans"),
+    ("views", "exporting"),
     ("views", "plans"),
     ("quarantine", "publishing"),
     ("app", "api"),

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import map2d
+from atlases import build_atlases
 from errors import EmptyCollectionError, OptionError, ViewMissingError
 from map2d import LAYOUTS, Layout, Progress
 from publishing import View, publish_view, view_of
@@ -81,31 +82,54 @@ def build_map(
     Layouts of the same vectors and seed that the map has are kept, unless `again`; where nothing is left to do, nothing is
     published. Raises `OptionError`, `EmptyCollectionError`, `MissingPackageError`, `DiskFullError`.
     """
-    check_options(options)
-    snapshot = writer.snapshot(generation.manifest["vectors_key"])
-    if not len(snapshot):
-        raise EmptyCollectionError(
-            "The collection holds no image that could be on a map. Run `python img2vec.py` first."
-        )
-    times = times_taken(writer, snapshot.ids)
-    view = view_of(generation, NAME)
-    kept = {} if view is None else _still_true(generation, view, snapshot, options, times)
-    wanted = set(options.layouts) | ({"tsne"} if "grid" in options.layouts else set())
-    wanted |= {name for name in LAYOUTS if name in kept}
-    old = {} if again else kept
-    missing = [name for name in LAYOUTS if name in wanted and name not in old]
-    if view is not None and not missing:
-        return view, []
-    work = _Work(snapshot, times, options.seed, threads, on_step, on_progress)
-    arrays, report = work.compute(missing, old, {} if view is None else view.report)
+    plan = _plan(writer, generation, options, again=again)
+    if plan.view is not None and not plan.missing:
+        return plan.view, []
+    work = _Work(plan.snapshot, plan.times, options.seed, threads, on_step, on_progress)
+    arrays, report = work.compute(plan.missing, plan.kept, {} if plan.view is None else plan.view.report)
 
     def write(folder: Path) -> list[str]:
         with open(folder / FILE, "wb") as file:
             np.savez(file, **arrays)
-        return [FILE]
+        on_step("Putting thumbnails side by side for the page …")
+        return [FILE, *build_atlases(writer, plan.snapshot.ids, folder, on_progress=on_progress)[0]]
 
-    about = {"layouts": [name for name in LAYOUTS if name in wanted], "seed": options.seed}
-    return publish_view(writer, generation, NAME, write, options=about, report=report), missing
+    about = {"layouts": [name for name in LAYOUTS if name in arrays], "seed": options.seed}
+    return publish_view(writer, generation, NAME, write, options=about, report=report), plan.missing
+
+
+def is_current(store: Store, generation: Generation, options: MapOptions) -> bool:
+    """Tell whether the published map has every layout asked for, of the vectors and times as they are now.
+
+    Raises `OptionError`, `EmptyCollectionError`.
+    """
+    return not _plan(store, generation, options, again=False).missing
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What has to be computed: the layouts `missing`, beside those `kept` (with what they were computed from)."""
+
+    snapshot: Snapshot
+    times: npt.NDArray[np.datetime64]
+    view: View | None
+    kept: dict[str, npt.NDArray[Any]]
+    missing: list[str]
+
+
+def _plan(store: Store, generation: Generation, options: MapOptions, *, again: bool) -> _Plan:
+    check_options(options)
+    snapshot = store.snapshot(generation.manifest["vectors_key"])
+    if not len(snapshot):
+        raise EmptyCollectionError(
+            "The collection holds no image that could be on a map. Run `python img2vec.py` first."
+        )
+    times = times_taken(store, snapshot.ids)
+    view = view_of(generation, NAME)
+    true = {} if view is None else _still_true(generation, view, snapshot, options, times)
+    wanted = {*options.layouts, *true} | ({"tsne"} if "grid" in options.layouts else set())
+    kept = {} if again else true
+    return _Plan(snapshot, times, view, kept, [name for name in LAYOUTS if name in wanted and name not in kept])
 
 
 def times_taken(store: Store, ids: Ids) -> npt.NDArray[np.datetime64]:
