@@ -1,7 +1,7 @@
-"""Sprite atlases: the thumbnails of a collection side by side in a few large pictures, so that the map can show thousands at once.
+"""Sprite atlases: thumbnails of a collection side by side in a few large pictures, so that the map can show thousands at once.
 
-Owns the layout of the atlases and their files in a generation's folder. Does not own thumbnails (`store`), where pictures stand on
-the map (`map2d`, `views/map.py`) or drawing them (`static/map/`).
+Owns the layout of the atlases and their files in a generation's folder. Does not own thumbnails (`store`), where pictures stand
+on the map (`map2d`, `views/map.py`) or drawing them (`static/map/`).
 
 Each picture fills its cell, squeezed to a square; the page draws it in its own shape. So no part of an atlas is empty, and the
 smaller copies of an atlas that a graphics card makes for itself never mix neighbouring cells (sides are powers of two).
@@ -39,8 +39,8 @@ IDS_FILE = "map-atlas-ids.npy"
 class Atlases:
     """The atlases of a generation.
 
-    `ids` int64 (n,): image ids in the order of the cells, row by row, one atlas after the other; `cell`: side of a cell in pixels;
-    `files`: the atlases' paths.
+    `ids` int64 (n,): image ids in the order of the cells, row by row, one atlas after the other; `cell`: side of a cell in
+    pixels; `files`: the atlases' paths.
     """
 
     ids: npt.NDArray[np.int64]
@@ -72,8 +72,8 @@ def build_atlases(
 ) -> tuple[list[str], dict[str, Any]]:
     """Write the atlases of the images `ids` int64 (n,) into `folder`; return the files' names and a report.
 
-    Nothing is written for none or more than `MAX_IMAGES` images. An image without a thumbnail has a grey cell. The same thumbnails
-    and ids make the same bytes. One atlas is in memory at a time. `on_progress` gets images done and their number.
+    Nothing is written for none or more than `MAX_IMAGES` images. An image without a thumbnail has a grey cell. The same
+    thumbnails and ids make the same bytes. One atlas is in memory at a time. `on_progress` gets images done and their number.
     """
     if not 0 < len(ids) <= MAX_IMAGES:
         return [], {"atlases": 0, "cell": None}

@@ -1,21 +1,382 @@
-"""The page of its map, and its part of the API."""
+"""The page of the map, and its part of the API: its points, its atlases, and what is selected on it.
+
+Owns addresses and shapes of answers. Does not own where pictures stand (`views/map.py`), the file of points (`map_table`) or
+drawing (`static/map/`).
+"""
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from flask import Blueprint, Response, jsonify, make_response, render_template, request, send_file, url_for
 
 import requested
-from errors import ViewMissingError
+from api import image_json
+from atlases import Atlases, open_atlases
+from errors import ImageNotFoundError, OptionError, RequestError, ViewMissingError
 from publishing import view_of
+from search import Filter, ImageInfo
+from store import Generation, NamedGroup, Record, Store, named_groups, tag_counts, tag_images, tagged_images
+from views.duplicates import open_duplicates
+from views.groups import Group, Groups, open_groups
+from views.map import Map, open_map
+from web.map_table import Ids, PointTable, point_table
+
+TITLES: Mapping[str, str] = {"tsne": "By likeness", "umap": "By likeness (UMAP)", "grid": "Grid", "date": "By date"}
+"""What the layouts are called, in the order in which the page offers them."""
+
+MOST_SPOTS = 48
+LEAST_SPOT = 5
+"""A spot to jump to has at least so many pictures."""
+
+MOST_WORDS = 200
+"""Labels that the field to find by offers."""
+
+MOST_SOUGHT = 100
+MOST_PAIRS = 500
 
 pages = Blueprint("map_pages", __name__)
 api = Blueprint("map_api", __name__, url_prefix="/api/v1")
 
 
+@dataclass(frozen=True)
+class Opened:
+    """The map of a generation, and what its page needs besides: `names` of files for the search, in small letters."""
+
+    map: Map
+    atlases: Atlases | None
+    table: PointTable
+    labels: list[str | None]
+    names: list[str]
+
+    def places(self, image_ids: Iterable[int]) -> Ids:
+        """Return the places of images among the points, int64, without those that are not on the map."""
+        wanted = np.unique(np.fromiter(image_ids, dtype=np.int64))
+        places = np.minimum(np.searchsorted(self.map.ids, wanted), len(self.map.ids) - 1)
+        found: Ids = places[self.map.ids[places] == wanted]
+        return found
+
+    def ids(self, places: Iterable[int]) -> list[int]:
+        """Return the ids of the points at `places`."""
+        return [int(self.map.ids[place]) for place in places]
+
+
+def open_page(store: Store, generation: Generation) -> Opened:
+    """Open the map of `generation` with all that its page needs. Raises `ViewMissingError`."""
+    opened = open_map(store, generation)
+    known = {record.image_id: record for record in store.all_records()}
+    records = [known.get(image_id, Record(b"", 0, 0)) for image_id in opened.ids.tolist()]
+    groups = None
+    if len({record.label for record in records}) < 2 and view_of(generation, "groups") is not None:
+        groups = open_groups(store, generation).labels_of(opened.ids)
+    atlases = open_atlases(generation.folder)
+    table = point_table(opened.ids, opened.layouts, records, groups=groups, atlases=atlases)
+    names = [record.path.rpartition(b"/")[2].decode("utf-8", "replace").casefold() for record in records]
+    return Opened(opened, atlases, table, [record.label for record in records], names)
+
+
+def _opened() -> Opened:
+    return requested.service().opened(open_page)
+
+
+def _layouts(drawn: Map) -> dict[str, str]:
+    """Return the names and titles of the layouts that are shown; by date only where a date is known."""
+    there = {name: title for name, title in TITLES.items() if name in drawn.layouts}
+    return {name: title for name, title in there.items() if name != "date" or drawn.date_marks or len(there) == 1}
+
+
+def _groups() -> Groups | None:
+    """Return the groups of the collection, None where they were not computed."""
+    try:
+        return requested.service().opened(open_groups)
+    except ViewMissingError:
+        return None
+
+
+# The page.
+
+
 @pages.get("/map")
 def index() -> str:
-    """Show its map."""
-    view = view_of(requested.service().ready().generation, "map")
-    if view is None:
-        raise ViewMissingError("This has not been computed yet. Run: python map2d.py")
-    return render_template("map.html", status=requested.service().status(), view=view)
+    """Show the map."""
+    service, opened = requested.service(), _opened()
+    layouts = _layouts(opened.map)
+    asked = request.args.get("layout", next(iter(layouts)))
+    if asked not in layouts:
+        raise OptionError(f"There is no layout {asked[:40]!r} on this map; there are: {', '.join(layouts)}.")
+    tags = tag_counts(service.ready().store)
+    return render_template(
+        "map.html",
+        status=service.status(),
+        opened=opened,
+        layouts=layouts,
+        layout=asked,
+        spots=_spots(opened),
+        placed=int(opened.map.placed.sum()),
+        tags=list(tags),
+        words=[*opened.table.labels[:MOST_WORDS], *tags],
+        may_edit=service.settings.edits_allowed,
+        most_examples=requested.MAX_EXAMPLES,
+        most_answered=requested.most_answered(),
+    )
+
+
+# Its numbers.
+
+
+@api.get("/map")
+def map_json() -> Response:
+    """Describe the map: layouts, the columns of its points, atlases, and spots to jump to."""
+    opened, version = _opened(), _opened().table.digest
+    atlases, drawn = opened.atlases, opened.map
+    return jsonify(
+        {
+            "digest": version,
+            "images": len(drawn.ids),
+            "placed_since": int(drawn.placed.sum()),
+            "layouts": [
+                {"name": name, "title": title, "cell": drawn.cell_sizes.get(name)}
+                for name, title in _layouts(drawn).items()
+            ],
+            "date_marks": [{"text": text, "x": round(float(x), 5)} for text, x in drawn.date_marks],
+            "labels": opened.table.labels,
+            "points": {
+                "url": url_for("map_api.points", v=version),
+                "columns": [asdict(column) for column in opened.table.columns],
+            },
+            "atlases": None
+            if atlases is None
+            else {
+                "cell": atlases.cell,
+                "urls": [url_for("map_api.atlas", number=n, v=version) for n in range(len(atlases.files))],
+            },
+            "spots": _spots(opened),
+        }
+    )
+
+
+@api.get("/map/points")
+def points() -> Response:
+    """Send the numbers of all points; `GET /api/v1/map` says where which are."""
+    table = _opened().table
+    response = make_response(table.content)
+    response.mimetype = "application/octet-stream"
+    response.set_etag(table.digest)
+    response.make_conditional(request)
+    return _kept(response, table)
+
+
+@api.get("/map/atlases/<int:number>")
+def atlas(number: int) -> Response:
+    """Send one atlas."""
+    opened = _opened()
+    if opened.atlases is None or number >= len(opened.atlases.files):
+        raise ViewMissingError(f"The map has no atlas {number}.")
+    response = send_file(opened.atlases.files[number], mimetype="image/webp", etag=f"{opened.table.digest}-{number}")
+    return _kept(response, opened.table)
+
+
+def _kept(response: Response, table: PointTable) -> Response:
+    """Let a browser keep what was asked for by its digest without asking again: with other contents it has another address."""
+    known = request.args.get("v") == table.digest
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable" if known else "private, no-cache"
+    return response
+
+
+# Spots: groups of pictures to jump to.
+
+
+def _spots(opened: Opened) -> list[dict[str, object]]:
+    """Return what the map can jump to, the largest first: groups, else what people named, else labels; named ones always."""
+    found = _group_spots(opened)
+    if not found:
+        found = _named_spots(opened) + _label_spots(opened)
+    return found[:MOST_SPOTS]
+
+
+def _group_spots(opened: Opened) -> list[dict[str, object]]:
+    groups = _groups()
+    if groups is None:
+        return []
+    listed = groups.at()
+    named = [listed.of(number) for number in listed.names]
+    largest = [group for group in listed[:MOST_SPOTS] if group.name is None and group.size >= LEAST_SPOT]
+    shown = sorted([*named, *largest], key=lambda group: (group.name is None, -group.size))[:MOST_SPOTS]
+    looks = requested.service().images([group.central_id for group in shown if not (group.name or group.labels)])
+    spots = [
+        _spot(opened, _group_name(group, looks), group.image_ids, named=group.name is not None, sim=groups.sim)
+        for group in shown
+    ]
+    return [spot for spot in spots if spot is not None]
+
+
+def _group_name(group: Group, looks: dict[int, ImageInfo]) -> str:
+    """Return what a group is called: by a person, by its commonest label, or by what the network saw in its middle."""
+    if group.name or group.labels:
+        return group.name or group.labels[0][0]
+    seen = looks[group.central_id].predicted_labels if group.central_id in looks else []
+    return seen[0][0].partition(",")[0] if seen else f"{group.size:,} alike"
+
+
+def _named_spots(opened: Opened) -> list[dict[str, object]]:
+    named: list[NamedGroup] = named_groups(requested.service().ready().store)
+    spots = [_spot(opened, group.name, group.image_ids, named=True) for group in named]
+    return [spot for spot in spots if spot is not None]
+
+
+def _label_spots(opened: Opened) -> list[dict[str, object]]:
+    labels = np.array([label or "" for label in opened.labels], dtype=object)
+    spots = []
+    for label in opened.table.labels[:MOST_SPOTS]:
+        members = opened.map.ids[labels == label]
+        spot = _spot(opened, label, members) if len(members) >= LEAST_SPOT else None
+        spots += [spot] if spot is not None else []
+    return spots
+
+
+def _spot(
+    opened: Opened, name: str, image_ids: Ids, *, named: bool = False, sim: float | None = None
+) -> dict[str, object] | None:
+    """Return one spot; `at` is where its name stands in each layout: at the upper edge of where most of its pictures are."""
+    places = opened.places(image_ids.tolist())
+    if not len(places):
+        return None
+    at = {}
+    for layout, everywhere in opened.map.layouts.items():
+        here = everywhere[places]
+        middle = here[np.abs(here - np.median(here, axis=0)).sum(axis=1).argmin()]
+        away = np.abs(here - middle).sum(axis=1)
+        core = here[away <= np.quantile(away, 0.6)]
+        at[layout] = [round(float(core[:, 0].mean()), 5), round(float(core[:, 1].min()), 5)]
+    first = int(image_ids[0]) if sim is not None else opened.ids(places[:1])[0]
+    return {"name": name, "image_id": first, "count": len(places), "named": named, "sim": sim, "at": at}
+
+
+@api.get("/map/group")
+def group() -> Response:
+    """Say which pictures are in the group of one: `image_id`, and `sim` where groups are cut elsewhere than as published."""
+    opened, fields = _opened(), requested.request_fields()
+    image_id = requested.wanted_image_id(next(iter(fields.get("image_id", ())), ""))
+    place = opened.places([image_id])
+    if not len(place):
+        raise ImageNotFoundError(f"Image {image_id} is not on the map.")
+    groups = _groups()
+    if groups is not None:
+        found = groups.group_of(image_id, _wanted_sim(fields))
+        name, members = _group_name(found, requested.service().images([found.central_id])), found.image_ids.tolist()
+    else:
+        name, members = _group_without_tree(opened, image_id, opened.labels[place[0]])
+    there = opened.ids(opened.places(members))
+    return jsonify({"name": name, "count": len(there), "image_ids": there})
+
+
+def _group_without_tree(opened: Opened, image_id: int, label: str | None) -> tuple[str, list[int]]:
+    for named in named_groups(requested.service().ready().store):
+        if image_id in named.image_ids:
+            return named.name, named.image_ids.tolist()
+    if label is None:
+        raise ViewMissingError("The collection has not been put in groups yet. Run: python clusters.py")
+    return label, [int(i) for i, other in zip(opened.map.ids, opened.labels, strict=True) if other == label]
+
+
+def _wanted_sim(fields: requested.Fields) -> float | None:
+    raw = next(iter(fields.get("sim", ())), None)
+    try:
+        return None if raw in (None, "") else float(str(raw))
+    except ValueError:
+        raise OptionError(f"sim is {str(raw)[:40]!r}, but must be a number from 0 to 1.") from None
+
+
+# Finding and selecting.
+
+
+@api.get("/map/found")
+def found() -> Response:
+    """Say which pictures of the map have `q` in label, tag or name; where none has, which the network saw it in."""
+    opened, sought = _opened(), " ".join(request.args.get("q", "").casefold().split())
+    if not 0 < len(sought) <= MOST_SOUGHT:
+        raise OptionError(f"Say what to find on the map, in 1 to {MOST_SOUGHT} characters; these are {len(sought)}.")
+    by, places = "label, tag or name", _said(opened, sought)
+    if not len(places):
+        service = requested.service()
+        by, places = "what the network saw", opened.places(service.matching(service.ready(), Filter(looks_like=sought)))
+    return jsonify({"q": sought, "by": by, "count": len(places), "image_ids": opened.ids(places)})
+
+
+def _said(opened: Opened, sought: str) -> Ids:
+    """Return the places of the points in whose label, tag or name the text stands, ascending."""
+    store = requested.service().ready().store
+    labels = {label for label in opened.table.labels if sought in label.casefold()}
+    places = {n for n, name in enumerate(opened.names) if sought in name or opened.labels[n] in labels}
+    for tag in tag_counts(store):
+        if sought in tag.casefold():
+            places.update(opened.places(tagged_images(store, tag)).tolist())
+    return np.array(sorted(places), dtype=np.int64)
+
+
+def _selected(fields: requested.Fields) -> list[int]:
+    """Return the field `image_ids`. Raises `OptionError` for none, `RequestError` for what is no id."""
+    ids = [requested.wanted_image_id(raw, "image_ids") for raw in fields.get("image_ids", ())]
+    if not ids:
+        raise OptionError("No picture is selected. Draw around some on the map, and try again.")
+    return ids
+
+
+@api.post("/map/images")
+def images() -> Response:
+    """Name the selected pictures, in the order of their ids."""
+    known = requested.service().images(_selected(requested.request_fields()))
+    return jsonify(
+        {
+            "images": [
+                {
+                    "image_id": image_id,
+                    "name": info.name,
+                    "folder": info.folder,
+                    "label": info.label,
+                    "tags": info.tags,
+                    "taken_at": info.taken_at,
+                }
+                for image_id, info in sorted(known.items())
+            ]
+        }
+    )
+
+
+@api.post("/tags")
+def tag() -> Response:
+    """Give a tag to the selected pictures."""
+    requested.check_may_edit()
+    fields = requested.request_fields()
+    name, ids = next(iter(fields.get("tag", ())), ""), _selected(fields)
+    if not isinstance(name, str):
+        raise RequestError(f"tag is {str(name)[:40]!r}, but must be text.")
+    tag_images(requested.service().settings.rsc_files, name, ids)
+    return jsonify({"tag": " ".join(name.split()), "image_ids": ids})
+
+
+@api.post("/duplicates/among")
+def duplicates_among() -> Response:
+    """Answer with the published pairs of duplicates both of which are selected, the surest first."""
+    ids = _selected(requested.request_fields())
+    pairs = requested.service().opened(open_duplicates).pairs
+    both = pairs.where(np.isin(pairs.image_a, ids) & np.isin(pairs.image_b, ids))
+    shown = list(both.where(np.arange(len(both)) < MOST_PAIRS))
+    known = requested.service().images({i for pair in shown for i in (pair.image_a, pair.image_b)})
+    return jsonify(
+        {
+            "count": len(both),
+            "pairs": [
+                {
+                    "tier": pair.tier,
+                    "relation": pair.relation,
+                    "similarity": round(pair.similarity, 4),
+                    "images": [image_json(known[pair.image_a]), image_json(known[pair.image_b])],
+                }
+                for pair in shown
+                if pair.image_a in known and pair.image_b in known
+            ],
+        }
+    )
