@@ -189,7 +189,7 @@ def _report_text(built: Built, made: dict[str, Any], settings: Settings) -> str:
         f"Made of:   {report['images']:,} images, {_recipe_text(report, options['tree'])}",
         f"Tree:      {_tree_text(built)}",
         f"sim:       {report['sim']:g}, {_sim_text(report, options)}",
-        f"Groups:    {shown}; {report['alone']:,} in smaller ones than {options['min_size']}",
+        f"Groups:    {shown}; {_alone_text(report['alone'], options['min_size'])}",
     ]
     if report["without_time"]:
         lines.append(
@@ -211,6 +211,10 @@ def _recipe_text(report: dict[str, Any], tree: dict[str, Any]) -> str:
     }[report["made_of"]]
     text += "" if tree["components"] is None else f", {tree['components']} principal components"
     return text + ("" if tree["times"] is None else f", times ({tree['times']}) with the weight {tree['alpha']:g}")
+
+
+def _alone_text(alone: int, min_size: int) -> str:
+    return f"{alone:,} are alone" if min_size <= 2 else f"{alone:,} are in groups of fewer than {min_size}"
 
 
 def _tree_text(built: Built) -> str:

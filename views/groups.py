@@ -21,7 +21,8 @@ from clusters import Tree, cut, cut_height, load_tree, match_groups
 from errors import DamagedCollectionError, ImageNotFoundError, OptionError, ViewMissingError
 from publishing import View, view_of
 from store import Generation, NamedGroup, Record, Store, named_groups
-from vectors import Ids, Vectors
+from store.formats import widened
+from vectors import BLOCK_ROWS, Ids, Vectors
 from views.group_pictures import draw_tree
 
 VIEW = "groups"
@@ -130,8 +131,8 @@ class Group:
 
 @dataclass(frozen=True)
 class _Cut:
-    """The groups at one sim: `labels` (n,) their numbers, 0 the largest; `order` (n,) the images' places group by group, the most
-    central first; group g is `order[starts[g] : starts[g + 1]]`.
+    """The groups at one sim: `labels` (n,) their numbers, 0 the largest; `order` (n,) the images' places, group by group; group g
+    is `order[starts[g] : starts[g + 1]]`.
     """
 
     labels: Ids
@@ -205,33 +206,45 @@ class Groups:
         return np.where(self.ids[places] == image_ids, labels[places], -1)
 
     def nearest_groups(self, group: Group, sim: float | None, count: int) -> list[Group]:
-        """Return the `count` groups at `sim` whose middles are nearest to that of `group`, which is one of them."""
-        shown = self.at(sim, self.min_size)
+        """Return the `count` groups at `sim` whose images are on average the most alike to the middle of `group`, one of them."""
+        shown = self.at(sim)
         found = shown.cut
         number = int(self.labels_of(group.image_ids[:1], sim)[0])
-        wanted = np.union1d(shown.numbers, [number])
-        means = np.stack([self._mean(found.order[found.starts[g] : found.starts[g + 1]]) for g in wanted.tolist()])
-        away = ((means - means[wanted == number]) ** 2).sum(axis=1)
-        nearest = wanted[np.argsort(away, kind="stable")]
-        return [shown.of(g) for g in nearest[nearest != number][:count].tolist()]
+        others = shown.numbers[shown.numbers != number]
+        if not len(others):
+            return []
+        middle = self._take(self._places(found, number)).mean(axis=0)
+        parts = [
+            self._take(found.order[start : start + BLOCK_ROWS]) @ middle for start in range(0, len(self), BLOCK_ROWS)
+        ]
+        alike = np.add.reduceat(np.concatenate(parts), found.starts[:-1]) / found.sizes
+        return [shown.of(g) for g in others[np.argsort(-alike[others], kind="stable")][:count].tolist()]
 
-    def _mean(self, places: Ids) -> Vectors:
-        return np.asarray(self._vectors[self._there[places]].mean(axis=0, dtype=np.float32))
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _take(self, places: Ids) -> Vectors:
+        return widened(self._vectors[self._there[places]])
 
     def _cut_at(self, sim: float) -> _Cut:
         labels = _by_size(cut(self._tree, sim)[self._there])
-        vectors = self._vectors[self._there].astype(np.float32)
-        order = np.argsort(labels, kind="stable")
         starts = np.concatenate([[0], np.cumsum(np.bincount(labels))]).astype(np.int64)
-        if len(labels):
-            sums = np.add.reduceat(vectors[order], starts[:-1], axis=0)
-            vectors -= (sums / np.diff(starts)[:, None])[labels]
-        away = np.einsum("nd,nd->n", vectors, vectors)
-        return _Cut(labels, np.lexsort((away, labels)), starts)
+        return _Cut(labels, np.argsort(labels, kind="stable"), starts)
+
+    def _places(self, found: _Cut, number: int) -> Ids:
+        """Return the places of the images of a group, the most central first: found when asked for, so that cuts are quick."""
+        places = found.order[found.starts[number] : found.starts[number + 1]]
+        vectors = self._take(places)
+        vectors -= vectors.mean(axis=0)
+        return places[np.argsort(np.vecdot(vectors, vectors), kind="stable")]
+
+    def members(self, found: _Cut, numbers: Ids) -> list[Ids]:
+        """Return the image ids of the groups of a cut, int64 (size,) each, the most central first."""
+        return [self.ids[self._places(found, number)] for number in numbers.tolist()]
 
     def group(self, found: _Cut, number: int, named: NamedGroup | None) -> Group:
         """Return the group of a number in a cut."""
-        places = found.order[found.starts[number] : found.starts[number + 1]]
+        places = self._places(found, number)
         taken = self._taken[places]
         taken = taken[~np.isnat(taken)]
         return Group(
@@ -314,9 +327,7 @@ class GroupList(Sequence[Group]):
 
     def members(self) -> list[Ids]:
         """Return the image ids of every group, in order, the most central first: int64 (size,) each."""
-        starts = self.cut.starts
-        places = [self.cut.order[starts[g] : starts[g + 1]] for g in self.numbers.tolist()]
-        return [self._groups.ids[part] for part in places]
+        return self._groups.members(self.cut, self.numbers)
 
     def of(self, number: int) -> Group:
         """Return the group of a number, whatever its size."""
