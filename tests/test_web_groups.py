@@ -325,20 +325,29 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 
 @pytest.mark.browser
-def test_the_slider_cuts_anew_and_back_shows_the_cut_before(page: Page) -> None:
+def test_the_slider_cuts_anew_in_place_and_back_shows_the_cut_before(page: Page) -> None:
     expect(page.locator(".cards li")).to_have_count(3)
     expect(page.get_by_role("button", name="Show")).to_be_hidden()
     slider = page.get_by_label("How alike a group has to be")
     slider.focus()
     page.keyboard.press("Home")
-    expect(page).to_have_url(re.compile("sim=0&"))
     expect(page.get_by_role("heading", level=1)).to_have_text("1 group of 36 images")
+    expect(page).to_have_url(re.compile("sim=0&"))
+    expect(page.locator(".cards li")).to_have_count(1)
+    expect(slider).to_be_focused()
+    expect(page.locator("output")).to_have_text("0")
     page.go_back()
     expect(page.locator(".cards li")).to_have_count(3)
     expect(slider).to_have_value(str(SIM))
+
+
+@pytest.mark.browser
+def test_a_least_size_keeps_a_sim_between_two_places_of_the_slider(page: Page) -> None:
+    page.goto("/groups?sim=0.5004")
     page.get_by_label("At least").fill("10")
     page.get_by_label("At least").press("Enter")
     expect(page.locator(".cards li")).to_have_count(2)
+    expect(page).to_have_url(re.compile("sim=0.5004&min_size=10"))
 
 
 @pytest.mark.browser

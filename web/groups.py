@@ -135,7 +135,7 @@ def _looks(group: Group, images: Sequence[ImageInfo]) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{min(max(round(share * 100), 1), 99)} %"
+    return f"{min(round(share * 100), 99)}%"
 
 
 def _span(group: Group) -> str:
