@@ -297,8 +297,8 @@ class Dates:
 UNITS = (("day", "D"), ("month", "M"), ("year", "Y"), ("decade", "10Y"))
 WIDE = 2
 """A layout by time is about so many times as wide as high."""
-FILLED = 0.4
-"""The finest unit is taken whose blocks fill so much of their rectangle; days of single pictures would be a long thin line."""
+FILLED = 0.3
+"""The finest unit is taken whose blocks fill so much of their columns; days of single pictures would be a long thin line."""
 UNDATED_GAP = 3
 
 
@@ -320,7 +320,7 @@ def date_cells(times: npt.NDArray[np.datetime64]) -> Dates:
         wide = _fill(cells, block, column, height, side)
         marks.append((_label(name, unit), column + wide / 2))
         column, first = column + wide + 1, first + count
-    _fill(cells, undated, column + (UNDATED_GAP - 1 if len(known) else 0), height, side)
+    _fill(cells, undated, column - 1 + UNDATED_GAP if marks else 0, height, side)
     return Dates(cells, side, marks, unit)
 
 
@@ -331,7 +331,7 @@ def _unit(
     for unit, code in UNITS[:-1]:
         found = np.unique(times.astype(f"datetime64[{code}]"), return_counts=True)
         height = _height(found[1], undated)
-        if len(times) + undated >= FILLED * height * _width(found[1], undated, height):
+        if len(times) + undated >= FILLED * height * _columns(found[1], undated, height):
             return unit, *found, height
     unit, code = UNITS[-1]
     found = np.unique(times.astype(f"datetime64[{code}]"), return_counts=True)
@@ -346,8 +346,12 @@ def _fill(cells: Cells, images: Ids, column: int, height: int, side: int) -> int
 
 
 def _width(counts: npt.NDArray[np.int64], undated: int, height: int) -> int:
-    dated = int((-(-counts // height)).sum()) + len(counts) - 1 if len(counts) else 0
-    return dated + (-(-undated // height) + UNDATED_GAP * bool(dated) if undated else 0)
+    gaps = max(len(counts) - 1, 0) + (UNDATED_GAP if undated and len(counts) else 0)
+    return _columns(counts, undated, height) + gaps
+
+
+def _columns(counts: npt.NDArray[np.int64], undated: int, height: int) -> int:
+    return int((-(-counts // height)).sum()) - (-undated // height)
 
 
 def _height(counts: npt.NDArray[np.int64], undated: int) -> int:
