@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from commands.clusters import main
+from commands.img2vec import main as img2vec
 from config import ROOT, Settings
 from errors import LinksError
 from store import Batch, Record, open_writer
+from tests import fake_backbone
 from tests.grouped_collection import KINDS, MANIFEST, SIM, add_images, make_collection
 from views.group_links import LIST_FILE, write_links
 
@@ -101,6 +103,24 @@ def test_it_runs_as_a_program(settings: Settings) -> None:
     done = subprocess.run([sys.executable, "clusters.py", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "#images : #clusters" in done.stdout
+
+
+def test_two_red_three_white_and_four_black_pictures_are_three_groups(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """imagecluster's own test, from files to its answer."""
+    fake_backbone.install(monkeypatch)
+    kinds = {"red": 2, "white": 3, "black": 4}
+    for kind, count in kinds.items():
+        for number in range(count):
+            Image.new("RGB", (60, 60 + number), kind).save(tmp_path / f"{kind}-{number}.png")
+    folder, target = str(tmp_path / "rsc"), tmp_path / "groups.json"
+    arguments = ["--rsc-files", folder, "--backbone", "efficientnet_lite0", "--quiet"]
+    assert img2vec([*arguments, str(tmp_path / "*.png")]) == 0
+    assert main(["--rsc-files", folder, "--raw", "--sim", "0.5", "--output", str(target)]) == 0
+    assert "#images : #clusters\n      2 : 1\n      3 : 1\n      4 : 1\n" in capsys.readouterr().out
+    found = json.loads(target.read_text())
+    assert {Path(name).name.partition("-")[0]: int(size) for size in found for name in found[size][0]} == kinds
 
 
 # What is refused.
