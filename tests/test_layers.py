@@ -73,6 +73,7 @@ SIDEWAYS = {
     ("reducing", "publishing"),
     ("comparing", "reducing"),
     ("comparing", "evaluation"),
+    ("views", "pipeline"),
     ("views", "publishing"),
     ("views", "atlases"),
     ("quarantine", "plans"),
