@@ -210,13 +210,15 @@ def _generation(store: Store) -> Generation:
 
 
 def _published(store: Store, generation: Generation, options: DuplicateOptions) -> Duplicates | None:
+    """Return the published duplicates where they were found by these options among the images that are there now, else None."""
     from publishing import view_of
     from views.duplicates import VIEW, open_duplicates
 
     view = view_of(generation, VIEW)
-    if view is None or view.vectors_digest != generation.manifest["vectors_digest"] or view.options != asdict(options):
+    if view is None or view.vectors_digest != generation.manifest["vectors_digest"]:
         return None
-    return open_duplicates(store, generation)
+    wanted = {name: value for name, value in asdict(options).items() if value is not None}
+    return open_duplicates(store, generation) if wanted.items() <= view.options.items() else None
 
 
 def _review(store: Store, found: Duplicates) -> Any:
