@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\nclusters.py: stopped; the groups published before stay.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `… | head` has seen enough; without this Python complains again when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except LookalikeError as error:
         if arguments.json:
             print(json.dumps({"error": {"code": error.code, "message": str(error)}}))

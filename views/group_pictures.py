@@ -79,6 +79,10 @@ def _paste(sheet: Image.Image, jpeg: bytes | None, corner: tuple[int, int]) -> N
         sheet.paste(ImageOps.fit(picture.convert("RGB"), (TILE, TILE)), corner)
 
 
+def _images_below(merges: npt.NDArray[np.float64], node: int) -> int:
+    return int(merges[node - len(merges) - 1, 3])
+
+
 def draw_tree(path: Path, merges: npt.NDArray[np.float64], cut_at: float) -> None:
     """Write the tree `merges` float64 (n - 1, 4), as scipy's `linkage` has it, as a PNG: its top, cut at the distance `cut_at`.
 
@@ -99,13 +103,14 @@ def draw_tree(path: Path, merges: npt.NDArray[np.float64], cut_at: float) -> Non
         color_threshold=cut_at,
         above_threshold_color="#999999",
         leaf_rotation=90,
+        leaf_label_func=lambda node: f"({_images_below(merges, node)})" if node > len(merges) else "",
         leaf_font_size=7,
         ax=axes,
     )
     axes.axhline(cut_at, color="black", linestyle="--", linewidth=1)
     axes.annotate("the cut", (0, cut_at), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points")
     in_all = len(merges) + 1
-    what = "images" if leaves == in_all else f"the top of the tree of {in_all:,} images; (n) is a branch of n of them"
+    what = "images" if leaves == in_all else f"the top of the tree of {in_all:,} images; (n) is a branch of n"
     axes.set(ylabel="distance", xlabel=what)
     axes.spines[["top", "right"]].set_visible(False)
     with whole_file(path) as file:

@@ -97,7 +97,9 @@ def names_by_group(
     places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     touched = np.unique(labels[places[ids[places] == wanted]])
     # Only groups with a named image can match; at sim 1 there are as many groups as images.
-    groups = [ids[labels == number] for number in touched.tolist()]
+    order = np.argsort(labels, kind="stable")
+    firsts, ends = (np.searchsorted(labels, touched, side=side, sorter=order) for side in ("left", "right"))
+    groups = [ids[order[first:end]] for first, end in zip(firsts.tolist(), ends.tolist(), strict=True)]
     lists = [group.image_ids for group in named]
     matched = match_groups(groups, lists) if least is None else match_groups(groups, lists, least=least)
     return {int(touched[group]): named[number] for number, group in matched.items()}
