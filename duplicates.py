@@ -20,7 +20,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from alignment import FLAT, ORIENTATIONS, SMALL, Fit, Greys, fit, inverse, orient, place_roughly, window_box
+from alignment import (
+    FLAT,
+    ORIENTATIONS,
+    SMALL,
+    Fit,
+    Greys,
+    colours_together,
+    fit,
+    inverse,
+    orient,
+    place_roughly,
+    window_box,
+)
 from errors import OptionError
 from hashes import Hashes, hash_distances, hash_orientations, nearly_equal
 from vectors import Ids, Vectors
@@ -38,18 +50,35 @@ COMPLETED = 60
 """In sets of the same picture of up to so many contents all pairs are compared; a crop and a turned copy may find each other so."""
 ALL_PAIRS = 30
 PAIRS_AT_A_TIME = 2_048
-ROUGHLY_SAME = 0.85
-SAME_CORRELATION, SAME_UNLIKE, SAME_MOVED, SAME_TURN = 0.93, 0.3, 0.6, 0.45
+ROUGHLY_SAME = 0.87
+SAME_COLOURS, ALIKE_LEVELS = 0.9, 12.0
+"""Cosine of colours from which on they are the same, and levels that do not matter: a product in red and in blue is no copy."""
+SAME_COLOURS_BRIGHTER = 0.75
 SAME_COLOUR = 4.0
 """Levels of red, green or blue between pictures of one plain colour."""
-GREY = 4.0
-"""The mean distance in levels between the strongest and the weakest of red, green and blue; above twice as much is colour."""
+GREY = 0.5
+"""The mean distance in levels between the strongest and the weakest of red, green and blue; a photograph of grey things has 1."""
 BRIGHTER = 8.0
 WHOLE, RESIZED = 0.97, 0.03
 TURNED = (
     *("", "turned 90° left", "turned 180°", "turned 90° right"),
     *("mirrored", "mirrored and turned 90° left", "mirrored top to bottom", "mirrored and turned 90° right"),
 )
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What may remain between two pictures of the same: see `alignment.Fit`."""
+
+    correlation: float
+    unlike: float
+    moved: float
+    turn: float
+
+
+SAME_LIMITS = _Limits(0.98, 0.12, 0.35, 0.2)
+BRIGHTER_LIMITS = _Limits(0.94, 0.2, 0.5, 0.3)
+"""For a copy that was made brighter, where what was bright is lost. The next shot of a burst has moved by 0.6 at the least."""
 
 
 @dataclass(frozen=True)
@@ -298,9 +327,9 @@ class _Found:
         return replace(self, **{name: getattr(self, name)[mask] for name in FOUND})
 
     def joined(self, other: _Found) -> _Found:
-        """Put another table behind this one; both are of one judge, whose words they share."""
+        """Put a later table of the same judge, who may know more words by then, behind this one."""
         joined = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in FOUND}
-        return replace(self, **joined)
+        return replace(other, **joined)
 
 
 FOUND = ("first", "second", "tier", "relation", "similarity", "distance")
@@ -396,15 +425,23 @@ class _Judge:
             a, b, swapped = int(first[place]), int(second[place]), bool(rough.swapped[place])
             one, other = (b, a) if swapped else (a, b)
             orientation = int(rough.orientation[place])
-            laid = orient(self._contents.picture(other), orientation)
-            found = fit(self._contents.picture(one), laid, window_box(int(rough.window[place])))
-            if found is not None and is_same(found):
+            below, above = self._contents.picture(one), orient(self._contents.picture(other), orientation)
+            found = fit(below.convert("L"), above.convert("L"), window_box(int(rough.window[place])))
+            if found is not None and is_same(found) and self._same_colours(one, other, below, above, found):
                 # Words tell what was done to the first: what was done to the other is undone by `orientation`.
                 done = orientation if swapped else inverse(orientation)
                 changes = [TURNED[done], *self._changes(one, other, orientation, found)]
                 lighter = -found.brighter if swapped else found.brighter
                 changes.append("brighter" if lighter > BRIGHTER else "darker" if lighter < -BRIGHTER else "")
                 yield place, self._words(a, b, changes)
+
+    def _same_colours(self, one: int, other: int, below: Image.Image, above: Image.Image, found: Fit) -> bool:
+        """Tell whether colours agree, too; a grey picture agrees with any."""
+        if min(self._looks.colourful[one], self._looks.colourful[other]) < GREY:
+            return True
+        together, apart = colours_together(below, above, found)
+        least = SAME_COLOURS_BRIGHTER if abs(found.brighter) > BRIGHTER else SAME_COLOURS
+        return together >= least or apart <= ALIKE_LEVELS
 
     def _changes(self, one: int, other: int, orientation: int, found: Fit) -> Iterator[str]:
         """Yield how scale and sides differ between `one` and the `other`, laid over it in `orientation`."""
@@ -419,7 +456,7 @@ class _Judge:
     def _words(self, a: int, b: int, changes: list[str]) -> str:
         """Return in words what the contents `b` are of `a`."""
         colourful = self._looks.colourful[a], self._looks.colourful[b]
-        if min(colourful) < GREY < max(colourful) / 2:
+        if min(colourful) < GREY < max(colourful):
             changes.append("grey" if colourful[1] < GREY else "in colour")
         if self._contents.formats[a] != self._contents.formats[b]:
             changes.append(f"as {self._contents.formats[b]}")
@@ -427,9 +464,10 @@ class _Judge:
 
 
 def is_same(found: Fit) -> bool:
-    """Tell whether two pictures that were laid over each other are the same picture."""
-    alike = found.correlation >= SAME_CORRELATION and found.unlike <= SAME_UNLIKE
-    return alike and found.moved <= SAME_MOVED and abs(found.turn) <= SAME_TURN
+    """Tell whether two pictures that were laid over each other are the same picture, but for their colours."""
+    limits = BRIGHTER_LIMITS if abs(found.brighter) > BRIGHTER else SAME_LIMITS
+    alike = found.correlation >= limits.correlation and found.unlike <= limits.unlike
+    return alike and found.moved <= limits.moved and abs(found.turn) <= limits.turn
 
 
 def _among_closest(contents: Contents) -> Callable[[Ids, Ids], npt.NDArray[np.bool_]]:
@@ -491,3 +529,11 @@ def _image_pairs(ones: Ids, others: Ids, is_new: npt.NDArray[np.bool_] | None) -
         for other in others.tolist() if len(ones) * len(others) <= ALL_PAIRS**2 else others[:1].tolist():
             if (ones is not others or one < other) and (is_new is None or is_new[one] != is_new[other]):
                 yield one, other
+
+
+if __name__ == "__main__":
+    import sys
+
+    from commands.duplicates import main
+
+    sys.exit(main(sys.argv[1:]))
