@@ -138,7 +138,7 @@ def umap(points: Vectors, nearest: Nearest | None = None, *, seed: int = 0) -> L
 
     Few points as by `tsne`. Raises `MissingPackageError` where umap-learn is not installed.
     """
-    reducer = _load_umap()
+    reducer = load_umap()
     if len(points) <= 3 or not points.any():
         return fitted(_flat(points))
     count = min(UMAP_NEIGHBOURS, len(points) - 1)
@@ -158,8 +158,11 @@ def umap(points: Vectors, nearest: Nearest | None = None, *, seed: int = 0) -> L
     return fitted(found)
 
 
-def _load_umap() -> Any:
-    """Return the class `umap.UMAP`; without TensorFlow, which umap-learn would import for a class that is not used here."""
+def load_umap() -> Any:
+    """Return the class `umap.UMAP`; without TensorFlow, which umap-learn would import for a class that is not used here.
+
+    Raises `MissingPackageError` where umap-learn is not installed.
+    """
     try:
         with _without("tensorflow"), warnings.catch_warnings():
             warnings.simplefilter("ignore")

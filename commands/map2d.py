@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.progress import say_nothing, say_step, show_progress
+from commands.progress import say_step, show_progress
 from config import Settings, add_setting_arguments, settings_from_arguments
 from errors import CollectionMissingError, LookalikeError
 
@@ -117,7 +117,7 @@ def _compute(arguments: argparse.Namespace, settings: Settings, options: MapOpti
     from store import open_writer
     from views.map import build_map
 
-    silent = arguments.quiet or arguments.json
+    told = _Told(silent=arguments.quiet or arguments.json)
     with open_writer(settings.rsc_files, command="map2d.py") as writer:
         _, computed = build_map(
             writer,
@@ -125,9 +125,28 @@ def _compute(arguments: argparse.Namespace, settings: Settings, options: MapOpti
             options,
             threads=settings.cpu_threads,
             again=arguments.again,
-            on_step=say_nothing if silent else say_step,
+            on_step=told.step,
+            on_progress=told.progress,
         )
     return computed
+
+
+class _Told:
+    """Says what is begun, and of each step how far it is."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._show = show_progress("", silent=True)
+
+    def step(self, text: str) -> None:
+        """Say what is begun."""
+        if not self._silent:
+            say_step(text)
+            self._show = show_progress("steps")
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far what was begun last is."""
+        self._show(done, total)
 
 
 def _make_files(arguments: argparse.Namespace, store: Store, opened: Map, layout: str) -> dict[str, Any]:
@@ -167,7 +186,9 @@ def _report_text(view: View, computed: list[str], made: dict[str, Any], settings
 
 def _layout_text(name: str, row: dict[str, Any], computed: bool) -> str:
     if name == "date":
-        return f"{row['dated']:,} images by {row['unit']}, the others have no time"
+        return (
+            f"{row['dated']:,} images by {row['unit']}; no other has a time" if row["dated"] else "no image has a time"
+        )
     text = f"{row['seconds']:,.1f} s" + ("" if computed else " when it was computed")
     if row["trustworthiness"] is None:
         return text

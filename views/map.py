@@ -85,6 +85,8 @@ def build_map(
     plan = _plan(writer, generation, options, again=again)
     if plan.view is not None and not plan.missing:
         return plan.view, []
+    if "umap" in plan.missing:
+        map2d.load_umap()  # where it is not installed, that is said before minutes are spent
     work = _Work(plan.snapshot, plan.times, options.seed, threads, on_step, on_progress)
     arrays, report = work.compute(plan.missing, plan.kept, {} if plan.view is None else plan.view.report)
 
