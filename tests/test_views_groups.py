@@ -162,16 +162,16 @@ def test_a_name_survives_a_deleted_index(settings: Settings) -> None:
     build(settings)
     name_kind(settings, "white")
     shutil.rmtree(settings.rsc_files / "index")
-    add_images(settings, {"white": 4}, first=12)
+    add_images(settings, {"white": 30, "green": 30}, first=12)
     build(settings)
-    assert names(settings) == {"My white": 16}
+    assert names(settings) == {"My white": 42}
 
 
 def test_a_name_stays_with_its_images_where_a_cut_puts_them_elsewhere(settings: Settings) -> None:
     build(settings)
     name_kind(settings, "red")
     assert names(settings, 0.4) == names(settings) == {"My red": 8}
-    assert names(settings, 0.0) == {}  # 8 of 36 are too few to give it their name
+    assert names(settings, 0.0) == {}  # 8 of 36 are too few to give all of them their name
     assert names(settings, 1.0) == {}
     build(settings, GroupOptions(sim=0.0))
     assert names(settings, SIM) == {"My red": 8}

@@ -147,6 +147,15 @@ def test_images_that_came_since_are_told_with_the_command(client: FlaskClient, s
     assert "3 groups of 39 images" in page
 
 
+def test_images_that_left_while_the_groups_were_served_are_not_shown(client: FlaskClient, settings: Settings) -> None:
+    assert titles(page_of(client, "/groups")) == ["black", "white", "red"]
+    with open_writer(settings.rsc_files, command="a test") as writer:
+        writer.remove(range(RED, WHITE))
+    assert "/images/1/thumbnail" not in page_of(client, "/groups")
+    assert "/images/1/thumbnail" not in page_of(client, f"/groups/{RED}")
+    assert json_of(client, f"/api/v1/groups/{RED}")["central"] is None
+
+
 def test_without_groups_the_page_names_the_command(tmp_path: Path) -> None:
     client = client_of(make_collection(tmp_path))
     assert "python clusters.py" in page_of(client, "/groups", 404)
@@ -178,9 +187,11 @@ def test_a_name_is_changed_and_taken_away(client: FlaskClient) -> None:
 
 
 def test_a_group_of_another_sim_is_named_there_and_led_back_to(client: FlaskClient) -> None:
+    client.post(f"/groups/{RED}", data={"name": "Sunset"})
     answer = client.post(f"/groups/{RED}", data={"name": "Everything", "sim": "0"})
     assert answer.headers["Location"].endswith("?sim=0")
     assert titles(page_of(client, "/groups?sim=0")) == ["Everything"]
+    assert titles(page_of(client, "/groups")) == ["black", "white", "Sunset"]  # each cut has its own names
 
 
 def test_a_name_that_cannot_be_given_is_refused(client: FlaskClient) -> None:

@@ -46,8 +46,6 @@ from views.groups import (
 TIMES = ("auto", "exif", "stat")
 SHOWN_DIM = 128
 """Numbers a vector that is kept to tell which picture of a group is the most central: 25 MB for 100,000 images."""
-SURE_OVERLAP = 0.5
-"""A name takes in new images only where most of what it was given to is most of a group."""
 
 TimeSource = Literal["auto", "exif", "stat"]
 Seconds = npt.NDArray[np.float64]
@@ -213,11 +211,16 @@ def _seconds(moment: datetime) -> float:
 
 
 def _refresh_names(writer: StoreWriter, ids: Ids, labels: Ids, known: Ids | None) -> None:
-    """Let each name take in the images that came to its group since the last build, when the images `known` were grouped."""
+    """Let each name take in the images that came to its group since the last build, when the images `known` were grouped.
+
+    None: the last build is not there any more. Then all that have numbers up to the last named image's were there already.
+    """
+    names = named_groups(writer)
     if known is None:
-        return
+        last = max((int(group.image_ids.max(initial=0)) for group in names), default=0)
+        known = ids[ids <= last]
     new = ~np.isin(ids, known)
-    for number, named in names_by_group(named_groups(writer), ids[~new], labels[~new], least=SURE_OVERLAP).items():
+    for number, named in names_by_group(names, ids[~new], labels[~new]).items():
         came = ids[new & (labels == number)]
         if len(came):
             name_group(writer.folder, named.name, [*named.image_ids.tolist(), *came.tolist()], group_id=named.group_id)

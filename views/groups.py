@@ -27,6 +27,8 @@ from views.group_pictures import draw_tree
 
 VIEW = "groups"
 TREE_FILE, IMAGES_FILE, VECTORS_FILE = "groups-tree.npz", "groups-images.npy", "groups-vectors.npy"
+SURE_OVERLAP = 0.5
+"""Where a coarser cut joins a named group with others, most of what it holds has to be what was named."""
 CUTS_KEPT = 8
 COMMON_LABELS = 3
 
@@ -87,10 +89,11 @@ def records_of(store: Store, ids: Ids) -> list[Record]:
     return found
 
 
-def names_by_group(
-    named: Sequence[NamedGroup], ids: Ids, labels: Ids, *, least: float | None = None
-) -> dict[int, NamedGroup]:
-    """Return which of the groups `labels` (n,) of the images `ids`, ascending, have names, by their numbers."""
+def names_by_group(named: Sequence[NamedGroup], ids: Ids, labels: Ids) -> dict[int, NamedGroup]:
+    """Return which of the groups `labels` (n,) of the images `ids`, ascending, have names, by their numbers.
+
+    A group has a name when it shares `SURE_OVERLAP` with what was named: images of both, of all images of either.
+    """
     if not named or not len(ids):
         return {}
     wanted = np.concatenate([group.image_ids for group in named])
@@ -100,8 +103,7 @@ def names_by_group(
     order = np.argsort(labels, kind="stable")
     firsts, ends = (np.searchsorted(labels, touched, side=side, sorter=order) for side in ("left", "right"))
     groups = [ids[order[first:end]] for first, end in zip(firsts.tolist(), ends.tolist(), strict=True)]
-    lists = [group.image_ids for group in named]
-    matched = match_groups(groups, lists) if least is None else match_groups(groups, lists, least=least)
+    matched = match_groups(groups, [group.image_ids for group in named], least=SURE_OVERLAP)
     return {int(touched[group]): named[number] for number, group in matched.items()}
 
 
