@@ -299,6 +299,7 @@ def image(image_id: str) -> str:
         "image.html",
         image=shown,
         group=web.groups.group_of_image(shown.image_id),
+        copies=web.duplicates.copies_of(shown.image_id),
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
         among=_among(shown, answer.query.where),

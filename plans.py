@@ -297,10 +297,31 @@ def _rows(group: str, one: DuplicateSet, decisions: Sequence[Decision]) -> Itera
         )
 
 
+# A mirroring undoes itself, however it is turned; so does what is not named here.
+_UNDONE = {
+    **{"turned 90° left": "turned 90° right", "turned 90° right": "turned 90° left"},
+    **{"brighter": "darker", "darker": "brighter", "grey": "in colour", "in colour": "grey"},
+}
+
+
 def related(one: DuplicateSet, image_id: int, kept: Iterable[int]) -> tuple[str, str]:
-    """Return tier and relation of an image to the first of the `kept` ones that it was compared with; else the set's tier."""
-    links = (one.links.get((min(image_id, other), max(image_id, other))) for other in kept)
-    return next((link for link in links if link is not None), (one.tier, ""))
+    """Return tier and relation of an image to the first of the `kept` ones that it was compared with; else the set's tier.
+
+    Links say what the second is of the first; where it is the other way round, the words are turned round.
+    """
+    for other in kept:
+        link = one.links.get((min(image_id, other), max(image_id, other)))
+        if link is not None:
+            tier, words = link
+            own = next(record.format for record in one.records if record.image_id == image_id)
+            return tier, words if other < image_id else turned_round(words, own or "")
+    return one.tier, ""
+
+
+def turned_round(words: str, own_format: str) -> str:
+    """Return what the first image, of format `own_format`, is of the second, given what the second is of the first."""
+    parts = (f"as {own_format}" if part.startswith("as ") else _UNDONE.get(part, part) for part in words.split(", "))
+    return ", ".join(parts)
 
 
 def is_as_indexed(record: Record) -> bool:

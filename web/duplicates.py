@@ -6,16 +6,19 @@ that is `python duplicates.py --apply`. Does not own sets and rules (`views.revi
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, render_template, url_for
+from flask import Blueprint, Response, jsonify, render_template
 
 import requested
 from api import image_json
 from errors import CollectionError, EditRefusedError, OptionError
-from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related
+from pipeline import show_path
+from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related, turned_round
 from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_image_id, wanted_text
 from search import ImageInfo
 from store import Filter
@@ -169,7 +172,7 @@ def index() -> str:
         sets=_shown_sets(review.page(asked.tier, page.places), asked.choice),
         may_plan=requested.service().settings.edits_allowed,
         plan_name=PLAN_NAME,
-        other_folder=_other_folder(),
+        rsc_files=_folder_in_commands(),
     )
 
 
@@ -178,9 +181,16 @@ def _totals(asked: _Asked) -> Totals | None:
     return asked.review.totals(asked.tier, rule) if asked.tier in PLANNED_TIERS else None
 
 
-def _other_folder() -> bool:
+def _folder_in_commands() -> str:
+    """Return the collection's folder as a command names it, nothing where it is the usual one; its name is not for everybody."""
     settings = requested.service().settings
-    return settings.rsc_files != type(settings).rsc_files
+    if settings.rsc_files == type(settings).rsc_files:
+        return ""
+    try:
+        requested.check_may_edit()
+    except EditRefusedError:
+        return "…"
+    return shlex.quote(show_path(os.fsencode(settings.rsc_files)))
 
 
 @pages.post("/duplicates/plan")
@@ -216,22 +226,33 @@ def _plan(fields: Fields) -> Response:
 
 @dataclass(frozen=True)
 class Copy:
-    """An image that another one has as its duplicate."""
+    """An image that is a duplicate of another: `relation` says what it is of that one."""
 
     image: ImageInfo
     tier: str
     relation: str
+    similarity: float
+    hash_distance: int | None
 
 
 def copies_of(image_id: int) -> list[Copy]:
     """Return the duplicates of an image, the surest first; none where they were not looked for."""
     try:
-        pairs = requested.service().opened(open_review).pairs_of(image_id)
+        return _copies(image_id)
     except CollectionError:  # an image's page does not depend on them
         return []
+
+
+def _copies(image_id: int) -> list[Copy]:
+    pairs = requested.service().opened(open_review).pairs_of(image_id)
     others = {pair.image_a + pair.image_b - image_id: pair for pair in pairs}
     infos = requested.service().images(others)
-    return [Copy(infos[other], pair.tier, pair.relation) for other, pair in others.items() if other in infos]
+    copies = []
+    for other, pair in others.items():
+        if other in infos:
+            words = pair.relation if other > image_id else turned_round(pair.relation, infos[other].format)
+            copies.append(Copy(infos[other], pair.tier, words, pair.similarity, pair.hash_distance))
+    return copies
 
 
 # The API.
@@ -283,24 +304,19 @@ def _set_json(one: ShownSet) -> dict[str, Any]:
 @api.get("/images/<image_id>/duplicates")
 def copies_json(image_id: str) -> Response:
     """Describe the duplicates of one image."""
-    review = requested.service().opened(open_review)
     image = requested.service().image(requested.image_id_of_path(image_id))
-    pairs = {pair.image_a + pair.image_b - image.image_id: pair for pair in review.pairs_of(image.image_id)}
-    infos = requested.service().images(pairs)
     return jsonify(
         {
             "image_id": image.image_id,
-            "url": url_for("pages.image", image_id=image.image_id),
             "results": [
                 {
-                    "tier": pair.tier,
-                    "relation": pair.relation,
-                    "similarity": round(pair.similarity, 6),
-                    "hash_distance": pair.hash_distance,
-                    "image": image_json(infos[other]),
+                    "tier": copy.tier,
+                    "relation": copy.relation,
+                    "similarity": round(copy.similarity, 6),
+                    "hash_distance": copy.hash_distance,
+                    "image": image_json(copy.image),
                 }
-                for other, pair in pairs.items()
-                if other in infos
+                for copy in _copies(image.image_id)
             ],
         }
     )
