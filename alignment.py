@@ -1,12 +1,13 @@
 """Do two pictures show the same, one laid over the other? Turned, mirrored, cropped at the sides, brighter and grey ones too.
 
-First roughly, for many pairs at once: 8 × 8 greys of one picture as a whole, in eight orientations, against those of 49 windows of
-the other. Then finely, a pair at a time: scale and place of one in the other are fitted by least squares on 64 × 64 greys, and what
-remains is measured: how unlike the unlikest part is, how far parts have moved against each other, and what is left of a turn. The
-next shot of a burst may correlate with 0.997 as copies do, but its parts have moved: figures in `docs/duplicates.md`.
+First roughly, for many pairs at once: 8 × 8 greys of one picture as a whole, in eight orientations, against those of 49 windows
+of the other. Then finely, a pair at a time: scale and place of one in the other are fitted by least squares on 64 × 64 greys,
+and what remains is measured: how unlike the unlikest part is, how far parts have moved against each other, what is left of a
+turn. The next shot of a burst may correlate with 0.997 as copies do, but its parts have moved: figures in `docs/duplicates.md`.
 
 Owns how alike two pictures are, place by place. Does not own which pairs are looked at, nor what follows (`duplicates.py`).
-Sources: Lucas and Kanade 1981, "An iterative image registration technique"; Benhimane and Malis 2004 (the mean of both gradients).
+Sources: Lucas and Kanade 1981, "An iterative image registration technique"; Benhimane and Malis 2004 (the mean of both
+gradients).
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ WINDOWS = len(INTERVALS) ** 2
 FLAT = 2.0
 """Grey levels: a picture that varies by less (standard deviation) shows nothing that could be laid over another."""
 FINE = 64
-ROUNDS = 12
+ROUNDS = 8
 PARTS = 4
 LEAST_OVERLAP = 0.5
 """Of either side."""
-HOPELESS, AFTER_ROUNDS = 0.8, 2
-"""Copies correlate with more than this after so many rounds; nine in ten of the unlike do not."""
-SETTLED = 3e-4
+STEPS = ((16, 3e-3), (FINE, 3e-4))
+"""Greys a side, and the change of scale or place, in sides, that is small enough."""
+HOPELESS = 0.85
 FAINT = 0.05
 """What varies by less than this share of a picture's variance hardly counts."""
-WHITE, NEARLY_WHITE, FEW_WHITE = 250, 150, 20
-"""Grey levels: what was made 1.6 times as bright has lost all above 150. So few white pixels of 4,096 do not matter."""
+WHITE, NEARLY_WHITE, FEW_WHITE = 250, 150, 0.005
+"""Grey levels: what was made 1.6 times as bright has lost all above 150. So small a share of white pixels does not matter."""
 
 
 def oriented(greys: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -138,8 +139,9 @@ class Fit:
     """How `b` lies over `a` after fitting, and what remains unlike.
 
     `box`: left, top, right, bottom of `b` in sides of `a` (may lie partly outside). `correlation` -1…1 of the greys where they
-    overlap. `unlike` 0…2: the unlikest of 16 parts, its difference as a share of what there is to see. `moved`: the furthest that a
-    part has moved, in 64ths of the overlap. `turn` in degrees: what is left of a turn. `brighter`: by how many levels `b` is.
+    overlap. `unlike` 0…1: of the unlikest of 16 parts, what brightness and contrast do not explain, as a share of what there is
+    to see. `moved`: the furthest that a part has moved, in 64ths of the overlap. `turn` in degrees: what is left of a
+    turn. `brighter`: by how many levels `b` is.
     """
 
     box: Box
@@ -160,75 +162,105 @@ class Fit:
 def fit(a: Image.Image, b: Image.Image, box: Box) -> Fit | None:
     """Lay the picture `b` over `a`, beginning with `box`; None where that leads nowhere.
 
-    Both are grey (mode L) and should have 90 pixels a side or more. Least squares over scale and place in each direction; brightness
-    and contrast do not count.
+    Both are grey (mode L) and should have 90 pixels a side or more. Least squares over scale and place in each direction, on
+    16 × 16 greys and then on 64 × 64; brightness and contrast do not count.
     """
-    for number in range(ROUNDS + 1):
-        overlap = _overlap(a, b, box)
-        if overlap is None:
+    found = None
+    for side, settled in STEPS:
+        for _ in range(ROUNDS):
+            found = _overlap(a, b, box, side)
+            if found is None:
+                return None
+            step, turn = found.step()
+            if np.abs(step).max() < settled:
+                break
+            box = _moved(box, step)
+        if found is None or found.correlation < HOPELESS:
             return None
-        step, turn = overlap.step()
-        correlation = overlap.correlation
-        if number == ROUNDS or np.abs(step).max() < SETTLED:
-            return Fit(box, correlation, *overlap.remains(), float(np.degrees(turn)), overlap.brighter)
-        if number == AFTER_ROUNDS and correlation < HOPELESS:
-            return None
-        box = _moved(box, step)
-    return None
+    if found is None:
+        return None
+    unlike, moved = found.remains()
+    return Fit(found.box, found.correlation, unlike, moved, float(np.degrees(turn)), found.brighter)
 
 
-def _moved(box: Box, step: npt.NDArray[np.float64]) -> Box:
+def colours_together(a: Image.Image, b: Image.Image, found: Fit) -> tuple[float, float]:
+    """Return how the colours of `a` and of `b` (RGB), which lies over it as `found`, go together where they overlap.
+
+    The first number is the cosine -1…1 of what is coloured in 16 × 16 places (red against green, blue against both), the second
+    the largest difference in levels, but for the outermost 2 %. Brightness does not count.
+    """
+    left, top, right, bottom = found.box
+    width, height = right - left, bottom - top
+    inside = max(0.0, left), max(0.0, top), min(1.0, right), min(1.0, bottom)
+    within = (
+        (inside[0] - left) / width,
+        (inside[1] - top) / height,
+        (inside[2] - left) / width,
+        (inside[3] - top) / height,
+    )
+    one, other = (_colours(_sampled(picture, box, 16)) for picture, box in ((a, inside), (b, within)))
+    together = np.vdot(one, other) / np.sqrt(np.vdot(one, one) * np.vdot(other, other) + 1)
+    return float(together), float(np.quantile(np.abs(one - other), 0.98))
+
+
+def _colours(coloured: Vectors) -> Vectors:
+    red, green, blue = np.moveaxis(coloured, -1, 0)
+    return np.stack([red - green, blue - (red + green) / 2])
+
+
+def _moved(box: Box, step: Vectors) -> Box:
     """Return `box` with its width, left, height and top changed by `step`, each by no more than 0.05."""
-    width, left, height, top = step.clip(-0.05, 0.05)
+    width, left, height, top = step.clip(-0.05, 0.05).tolist()
     return box[0] + left, box[1] + top, box[2] + left + width, box[3] + top + height
 
 
 @dataclass(frozen=True)
 class _Overlap:
-    """Where two pictures lie over each other: `a`, `b` float32 (64, 64), mean 0 and deviation 1; `x`, `y` (64,) places in `b`;
-    `scale_x`, `scale_y`: pixels a side of the first picture; `brighter`: levels."""
+    """Where two pictures lie over each other: `a`, `b` float32 (side, side), mean 0 and deviation 1; `x`, `y` float32 (side,) are
+    their places in `b`; `box` as in `Fit`; `sides`: of the first picture, in pixels; `brighter`: levels."""
 
     a: Vectors
     b: Vectors
-    x: npt.NDArray[np.float64]
-    y: npt.NDArray[np.float64]
-    scale_x: float
-    scale_y: float
+    x: Vectors
+    y: Vectors
+    box: Box
+    sides: tuple[float, float]
     brighter: float
 
     @property
     def correlation(self) -> float:
         return float(np.vdot(self.a, self.b)) / self.a.size
 
-    def step(self) -> tuple[npt.NDArray[np.float64], float]:
-        """Return by how much width, left, height and top of `b` should change, float64 (4,), and a turn in radians."""
-        across, down = _gradients(self.a + self.b)
-        across, down = across * (self.scale_x / 2), down * (self.scale_y / 2)
+    def step(self) -> tuple[Vectors, float]:
+        """Return by how much width, left, height and top of `b` should change, float32 (4,), and a turn in radians."""
+        down, across = _gradients(self.a + self.b)
+        across, down = across * np.float32(self.sides[0] / 2), down * np.float32(self.sides[1] / 2)
         x, y = self.x[None, :], self.y[:, None]
         turning = across * (y - 0.5) - down * (x - 0.5)
-        columns = np.stack([part.ravel() for part in (across * x, across, down * y, down, turning, self.a)])
+        parts = (across * x, across, down * y, down, turning, self.a)
+        columns = np.stack([part.ravel() for part in parts])
         squares = columns @ columns.T
-        squares[np.diag_indices(len(squares))] += 1e-6 * squares.diagonal().max()
+        squares += np.diag(np.full(len(squares), squares.max() * 1e-6, dtype=np.float32))
         answer = np.linalg.solve(squares, columns @ (self.b - self.a).ravel())
         return answer[:4], float(answer[4])
 
     def remains(self) -> tuple[float, float]:
         """Return how unlike the unlikest of 16 parts is, and by how many pixels the part that moved furthest did."""
-        across, down = (_parts(gradient / 2) for gradient in _gradients(self.a + self.b))
+        down, across = (_parts(gradient * np.float32(0.5)) for gradient in _gradients(self.a + self.b))
         a, b = _parts(self.a), _parts(self.b)
-        most = np.maximum(np.vecdot(a, a), np.vecdot(b, b))
-        alike = np.vecdot(a, b).clip(min=0) ** 2 / np.maximum(np.vecdot(a, a) * np.vecdot(b, b), 1e-9)
+        aa, bb, ab = np.vecdot(a, a), np.vecdot(b, b), np.vecdot(a, b)
+        most = np.maximum(aa, bb)
+        alike = ab.clip(min=0) ** 2 / np.maximum(aa * bb, 1e-9)
         unlike = (1 - alike) * most / (most + FAINT * a.shape[1])
         # What a part differs by beyond its own brightness and contrast, as if it were moved by (x, y).
-        gain = np.vecdot(a, b) / np.maximum(np.vecdot(a, a), 1e-9)
-        difference = b - gain.clip(0.5, 2)[:, None] * a
+        difference = b - (ab / np.maximum(aa, 1e-9)).clip(0.5, 2)[:, None] * a
         xx, yy, xy = np.vecdot(across, across) + 0.5, np.vecdot(down, down) + 0.5, np.vecdot(across, down)
         x, y = np.vecdot(across, difference), np.vecdot(down, difference)
         moved = np.hypot(yy * x - xy * y, xx * y - xy * x) / (xx * yy - xy**2)
         return float(unlike.max()), float(moved.max())
 
 
-def _overlap(a: Image.Image, b: Image.Image, box: Box) -> _Overlap | None:
+def _overlap(a: Image.Image, b: Image.Image, box: Box, side: int) -> _Overlap | None:
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if not (0.3 < width < 3 and 0.3 < height < 3):
@@ -238,32 +270,33 @@ def _overlap(a: Image.Image, b: Image.Image, box: Box) -> _Overlap | None:
     inside = (left + width * x0, top + height * y0, left + width * x1, top + height * y1)
     if min(x1 - x0, y1 - y0, inside[2] - inside[0], inside[3] - inside[1]) < LEAST_OVERLAP:
         return None
-    greys_a, greys_b = _sampled(a, inside), _sampled(b, (x0, y0, x1, y1))
+    greys_a, greys_b = _sampled(a, inside, side), _sampled(b, (x0, y0, x1, y1), side)
     difference = float(greys_b.mean() - greys_a.mean())
     darker, brighter = sorted((greys_a, greys_b), key=np.mean)
     _blow_out(darker, brighter)
     one, other = _standard(greys_a), _standard(greys_b)
     if one is None or other is None:
         return None
-    places = (np.arange(FINE) + 0.5) / FINE
-    x, y = x0 + (x1 - x0) * places, y0 + (y1 - y0) * places
-    return _Overlap(one, other, x, y, FINE / (inside[2] - inside[0]), FINE / (inside[3] - inside[1]), difference)
+    places = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
+    x, y = (np.float32(low) + np.float32(high - low) * places for low, high in ((x0, x1), (y0, y1)))
+    sides = side / (inside[2] - inside[0]), side / (inside[3] - inside[1])
+    return _Overlap(one, other, x, y, box, sides, difference)
 
 
-def _sampled(picture: Image.Image, box: Box) -> Vectors:
-    """Return 64 × 64 greys of a part of a picture, each the weighted mean of the pixels under it."""
+def _sampled(picture: Image.Image, box: Box, side: int) -> Vectors:
+    """Return `side` × `side` pixels of a part of a picture, each the weighted mean of the pixels under it."""
     from PIL.Image import Resampling
 
     width, height = picture.size
     left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in box)
     pixels = (left * width, top * height, right * width, bottom * height)
-    return np.asarray(picture.resize((FINE, FINE), Resampling.BILINEAR, box=pixels)).astype(np.float32)
+    return np.asarray(picture.resize((side, side), Resampling.BILINEAR, box=pixels)).astype(np.float32)
 
 
 def _blow_out(darker: Vectors, brighter: Vectors) -> None:
     """Make white in one what is white in the other, in place: a brighter copy has lost what was nearly white before."""
     white = darker[brighter >= WHITE]
-    if len(white) < FEW_WHITE:
+    if len(white) < FEW_WHITE * darker.size:
         return
     level = max(float(np.quantile(white, 0.1)), NEARLY_WHITE)
     np.minimum(darker, level, out=darker)
@@ -277,9 +310,9 @@ def _standard(greys: Vectors) -> Vectors | None:
 
 
 def _gradients(greys: Vectors) -> tuple[Vectors, Vectors]:
-    """Return the slopes across and down, in levels a pixel."""
+    """Return the slopes down and across, in levels a pixel."""
     down, across = np.gradient(greys)
-    return across, down
+    return np.asarray(down, dtype=np.float32), np.asarray(across, dtype=np.float32)
 
 
 def _parts(greys: Vectors) -> Vectors:

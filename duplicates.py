@@ -11,34 +11,19 @@ duplicates (`quarantine.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from alignment import (
-    FLAT,
-    ORIENTATIONS,
-    SMALL,
-    Fit,
-    Greys,
-    colours_together,
-    fit,
-    inverse,
-    orient,
-    place_roughly,
-    window_box,
-)
 from errors import OptionError
-from hashes import Hashes, hash_distances, hash_orientations, nearly_equal
+from hashes import hash_distances, nearly_equal
+from sameness import Pictures, same_pictures
 from vectors import Ids, Vectors
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 TIERS = ("identical", "same", "burst", "similar")
 IDENTICAL, SAME, BURST, SIMILAR = range(len(TIERS))
@@ -47,38 +32,9 @@ CLOSEST = 5
 """Merely similar are pairs of which one is among so many nearest of the other: more would tell nobody anything."""
 SHOTS_AHEAD = 5
 COMPLETED = 60
-"""In sets of the same picture of up to so many contents all pairs are compared; a crop and a turned copy may find each other so."""
+"""In sets of the same picture of up to so many contents all pairs are compared: a crop and a turned copy find each other so."""
 ALL_PAIRS = 30
 PAIRS_AT_A_TIME = 2_048
-ROUGHLY_SAME = 0.87
-SAME_COLOURS, ALIKE_LEVELS = 0.9, 12.0
-"""Cosine of colours from which on they are the same, and levels that do not matter: a product in red and in blue is no copy."""
-SAME_COLOURS_BRIGHTER = 0.75
-SAME_COLOUR = 4.0
-"""Levels of red, green or blue between pictures of one plain colour."""
-GREY = 0.5
-"""The mean distance in levels between the strongest and the weakest of red, green and blue; a photograph of grey things has 1."""
-BRIGHTER = 8.0
-WHOLE, RESIZED = 0.97, 0.03
-TURNED = (
-    *("", "turned 90° left", "turned 180°", "turned 90° right"),
-    *("mirrored", "mirrored and turned 90° left", "mirrored top to bottom", "mirrored and turned 90° right"),
-)
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """What may remain between two pictures of the same: see `alignment.Fit`."""
-
-    correlation: float
-    unlike: float
-    moved: float
-    turn: float
-
-
-SAME_LIMITS = _Limits(0.98, 0.12, 0.35, 0.2)
-BRIGHTER_LIMITS = _Limits(0.94, 0.2, 0.5, 0.3)
-"""For a copy that was made brighter, where what was bright is lost. The next shot of a burst has moved by 0.6 at the least."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +59,7 @@ class DuplicateOptions:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, `image_a` < `image_b`; `relation` says what the second is of the first, `hash_distance` 0…64, None if unknown."""
+    """Two images, `image_a` < `image_b`; `relation` says what the second is of the first; `hash_distance` 0…64 or None."""
 
     image_a: int
     image_b: int
@@ -227,63 +183,23 @@ def split_chains(component: set[int], links: dict[int, set[int]]) -> list[set[in
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What is held of each of n pictures: `small` uint8 (n, 32, 32) greys, `hashes` uint64 (n, 8) perceptual hashes in eight
-    orientations, `colours` float32 (n, 3) its mean red, green and blue, `colourful` float32 (n,) how far it is from grey; `seen`
-    bool (n,) whether there is a picture at all.
-    """
-
-    small: Greys
-    hashes: Hashes
-    colours: Vectors
-    colourful: Vectors
-    seen: npt.NDArray[np.bool_]
-
-
-def no_looks(count: int) -> Looks:
-    """Return the looks of `count` pictures that were not seen, to be filled by `look_at`."""
-    return Looks(
-        np.zeros((count, SMALL, SMALL), np.uint8),
-        np.zeros((count, ORIENTATIONS), np.uint64),
-        np.zeros((count, 3), np.float32),
-        np.zeros(count, np.float32),
-        np.zeros(count, np.bool_),
-    )
-
-
-def look_at(looks: Looks, place: int, picture: Image.Image) -> None:
-    """Fill in the looks at `place` from a thumbnail (RGB)."""
-    from PIL.Image import Resampling
-
-    coloured = np.asarray(picture.resize((SMALL, SMALL), Resampling.BILINEAR), dtype=np.float32)
-    looks.small[place] = np.asarray(picture.convert("L").resize((SMALL, SMALL), Resampling.BILINEAR))
-    looks.hashes[place] = hash_orientations(looks.small[place])
-    looks.colours[place] = coloured.mean(axis=(0, 1))
-    looks.colourful[place] = (coloured.max(axis=2) - coloured.min(axis=2)).mean()
-    looks.seen[place] = True
-
-
-@dataclass(frozen=True)
 class Contents:
     """n different contents (files of equal bytes are one), and the m images that have them.
 
-    `image_ids` int64 (m,) and `content` int64 (m,), the place 0…n-1 of each image's contents; `is_new` bool (m,) where only pairs of
-    a new image with an old one are wanted, else None. Of each content: `seconds` float64 (n,) when it was taken, NaN if unknown;
-    `sizes` int64 (n, 2) width and height; `formats`. `neighbours` int64 (q, k) places, -1 for none, and `similarities` float32 (q, k)
-    of the contents `asked` int64 (q,). `similarity` measures pairs of places; `picture` opens a thumbnail (RGB).
+    `image_ids` int64 (m,) and `content` int64 (m,), the place 0…n-1 of each image's contents; `is_new` bool (m,) where only pairs
+    of a new image with an old one are wanted, else None. `seconds` float64 (n,): when contents were taken, NaN if unknown.
+    `neighbours` int64 (q, k) places, -1 for none, and `similarities` float32 (q, k) of the contents `asked` int64 (q,);
+    `similarity` measures pairs of places.
     """
 
     image_ids: Ids
     content: Ids
     is_new: npt.NDArray[np.bool_] | None
     seconds: npt.NDArray[np.float64]
-    sizes: Ids
-    formats: Sequence[str]
     asked: Ids
     neighbours: Ids
     similarities: Vectors
     similarity: Callable[[Ids, Ids], Vectors]
-    picture: Callable[[int], Image.Image]
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -291,18 +207,20 @@ class Contents:
 
 def find_pairs(
     contents: Contents,
-    looks: Looks,
+    pictures: Pictures,
     options: DuplicateOptions,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Pairs:
-    """Find all pairs of four tiers among `contents`; `on_progress` is called with candidates compared and candidates in all.
+    """Find all pairs of four tiers among `contents`, whose `pictures` were looked at.
 
-    `options.min_similarity` must be a number here. A pair of contents counts for each pair of images that have them; where more than
-    30 images have the same contents, each of them is paired with the first only.
+    `on_progress` is called with how many candidates were compared, and of how many.
+
+    `options.min_similarity` None is 1 here. A pair of contents counts for each pair of images that have them; where more than 30
+    images have the same contents, each of them is paired with the first only.
     """
-    judge = _Judge(contents, looks, options)
-    first, second, similarity = _candidates(contents, looks, options)
+    judge = _Judge(contents, pictures, options)
+    first, second, similarity = _candidates(contents, pictures, options)
     found = judge.judge(first, second, similarity, on_progress)
     more = _untold(found, contents)
     if len(more[0]):
@@ -324,24 +242,24 @@ class _Found:
     relations: list[str]
 
     def kept(self, mask: npt.NDArray[Any]) -> _Found:
-        return replace(self, **{name: getattr(self, name)[mask] for name in FOUND})
+        columns: dict[str, Any] = {name: getattr(self, name)[mask] for name in FOUND}
+        return replace(self, **columns)
 
     def joined(self, other: _Found) -> _Found:
         """Put a later table of the same judge, who may know more words by then, behind this one."""
-        joined = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in FOUND}
+        joined: dict[str, Any] = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in FOUND}
         return replace(other, **joined)
 
 
 FOUND = ("first", "second", "tier", "relation", "similarity", "distance")
 
 
-def _candidates(contents: Contents, looks: Looks, options: DuplicateOptions) -> tuple[Ids, Ids, Vectors]:
+def _candidates(contents: Contents, pictures: Pictures, options: DuplicateOptions) -> tuple[Ids, Ids, Vectors]:
     """Return the pairs of places worth a look, each once, the lower place first, and their cosines."""
     near, rows = contents.neighbours >= 0, np.arange(len(contents.asked))[:, None]
     one = contents.asked[np.broadcast_to(rows, near.shape)[near]]
     parts = [(one, contents.neighbours[near])]
-    textured = np.flatnonzero(looks.seen & (looks.small.std(axis=(1, 2)) >= FLAT))
-    parts.extend(nearly_equal(looks.hashes, textured))
+    parts.extend(nearly_equal(pictures.hashes, np.flatnonzero(pictures.seen & ~pictures.flat())))
     if options.burst_seconds:
         parts.append(_following(contents.seconds, options.burst_seconds))
     count = len(contents)
@@ -381,19 +299,18 @@ def _wanted(contents: Contents, first: Ids, second: Ids) -> npt.NDArray[np.bool_
 class _Judge:
     """Tells of pairs of contents what they are to each other."""
 
-    def __init__(self, contents: Contents, looks: Looks, options: DuplicateOptions) -> None:
+    def __init__(self, contents: Contents, pictures: Pictures, options: DuplicateOptions) -> None:
         self._contents = contents
-        self._looks = looks
+        self._pictures = pictures
         self._burst_seconds = options.burst_seconds
         self._least = 1.0 if options.min_similarity is None else options.min_similarity
-        self._flat = looks.small.std(axis=(1, 2)) < FLAT
         self._close = _among_closest(contents)
         self._codes = {word: code for code, word in enumerate(("", "seconds apart", "similar"))}
 
     def judge(self, first: Ids, second: Ids, similarity: Vectors, on_progress: Callable[[int, int], None]) -> _Found:
         """Return what is not nothing of the pairs (p,)."""
-        seen = self._looks.seen[first] & self._looks.seen[second]
-        distance = np.where(seen, hash_distances(self._looks.hashes, first, second), np.int16(-1)).astype(np.int16)
+        seen = self._pictures.seen[first] & self._pictures.seen[second]
+        distance = np.where(seen, hash_distances(self._pictures.hashes, first, second), np.int16(-1)).astype(np.int16)
         apart = np.abs(self._contents.seconds[first] - self._contents.seconds[second])
         similar = similarity >= self._least
         shots = (apart <= self._burst_seconds) & (self._burst_seconds > 0)
@@ -405,7 +322,7 @@ class _Judge:
         looked_at = np.flatnonzero(seen & ~(shots & (apart > 0) & similar))
         for start in range(0, len(looked_at), PAIRS_AT_A_TIME):
             block = looked_at[start : start + PAIRS_AT_A_TIME]
-            for place, words in self._same(first[block], second[block]):
+            for place, words in same_pictures(self._pictures, first[block], second[block]):
                 pair = block[place]
                 two_shots = bool(shots[pair] and apart[pair] > 0)
                 tier[pair] = BURST if two_shots else SAME
@@ -413,61 +330,6 @@ class _Judge:
             on_progress(start + len(block), len(looked_at))
         found = _Found(first, second, tier, relation, similarity, distance, list(self._codes))
         return found.kept(tier >= 0)
-
-    def _same(self, first: Ids, second: Ids) -> Iterator[tuple[int, str]]:
-        """Yield those of the pairs (p,) that show the same picture, and how the second differs from the first."""
-        rough = place_roughly(self._looks.small[first], self._looks.small[second])
-        flat = self._flat[first] & self._flat[second]
-        colours = np.abs(self._looks.colours[first] - self._looks.colours[second]).max(axis=1)
-        for place in np.flatnonzero(flat & (colours <= SAME_COLOUR)).tolist():
-            yield place, self._words(int(first[place]), int(second[place]), [])
-        for place in np.flatnonzero(rough.score >= ROUGHLY_SAME).tolist():
-            a, b, swapped = int(first[place]), int(second[place]), bool(rough.swapped[place])
-            one, other = (b, a) if swapped else (a, b)
-            orientation = int(rough.orientation[place])
-            below, above = self._contents.picture(one), orient(self._contents.picture(other), orientation)
-            found = fit(below.convert("L"), above.convert("L"), window_box(int(rough.window[place])))
-            if found is not None and is_same(found) and self._same_colours(one, other, below, above, found):
-                # Words tell what was done to the first: what was done to the other is undone by `orientation`.
-                done = orientation if swapped else inverse(orientation)
-                changes = [TURNED[done], *self._changes(one, other, orientation, found)]
-                lighter = -found.brighter if swapped else found.brighter
-                changes.append("brighter" if lighter > BRIGHTER else "darker" if lighter < -BRIGHTER else "")
-                yield place, self._words(a, b, changes)
-
-    def _same_colours(self, one: int, other: int, below: Image.Image, above: Image.Image, found: Fit) -> bool:
-        """Tell whether colours agree, too; a grey picture agrees with any."""
-        if min(self._looks.colourful[one], self._looks.colourful[other]) < GREY:
-            return True
-        together, apart = colours_together(below, above, found)
-        least = SAME_COLOURS_BRIGHTER if abs(found.brighter) > BRIGHTER else SAME_COLOURS
-        return together >= least or apart <= ALIKE_LEVELS
-
-    def _changes(self, one: int, other: int, orientation: int, found: Fit) -> Iterator[str]:
-        """Yield how scale and sides differ between `one` and the `other`, laid over it in `orientation`."""
-        if min(found.covered) < WHOLE:
-            yield "cropped"
-        sides = self._contents.sizes[other][:: -1 if orientation % 2 else 1]
-        left, top, right, bottom = found.box
-        pixels = sides / (self._contents.sizes[one] * (right - left, bottom - top))
-        if np.abs(np.log(pixels)).max() > RESIZED:
-            yield "resized"
-
-    def _words(self, a: int, b: int, changes: list[str]) -> str:
-        """Return in words what the contents `b` are of `a`."""
-        colourful = self._looks.colourful[a], self._looks.colourful[b]
-        if min(colourful) < GREY < max(colourful):
-            changes.append("grey" if colourful[1] < GREY else "in colour")
-        if self._contents.formats[a] != self._contents.formats[b]:
-            changes.append(f"as {self._contents.formats[b]}")
-        return ", ".join(filter(None, changes)) or "re-compressed"
-
-
-def is_same(found: Fit) -> bool:
-    """Tell whether two pictures that were laid over each other are the same picture, but for their colours."""
-    limits = BRIGHTER_LIMITS if abs(found.brighter) > BRIGHTER else SAME_LIMITS
-    alike = found.correlation >= limits.correlation and found.unlike <= limits.unlike
-    return alike and found.moved <= limits.moved and abs(found.turn) <= limits.turn
 
 
 def _among_closest(contents: Contents) -> Callable[[Ids, Ids], npt.NDArray[np.bool_]]:

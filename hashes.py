@@ -43,7 +43,7 @@ def hash_orientations(small: Greys) -> Hashes:
 
 def hash_distances(hashes: Hashes, first: Ids, second: Ids) -> npt.NDArray[np.int16]:
     """Return the least number of bits by which any orientation of one differs from the other, int16 (p,)."""
-    return np.bitwise_count(hashes[first] ^ hashes[second][:, :1]).min(axis=1).astype(np.int16)
+    return np.asarray(np.bitwise_count(hashes[first] ^ hashes[second][:, :1]).min(axis=1), dtype=np.int16)
 
 
 def nearly_equal(hashes: Hashes, places: Ids) -> Iterator[tuple[Ids, Ids]]:
@@ -62,7 +62,9 @@ def nearly_equal(hashes: Hashes, places: Ids) -> Iterator[tuple[Ids, Ids]]:
             counts[counts > MOST_IN_BAND] = 0
             for start, stop in _portions(counts):
                 asked = np.repeat(np.arange(start, stop), counts[start:stop])
-                offsets = np.arange(len(asked)) - np.repeat(np.cumsum(counts[start:stop]) - counts[start:stop], counts[start:stop])
+                offsets = np.arange(len(asked)) - np.repeat(
+                    np.cumsum(counts[start:stop]) - counts[start:stop], counts[start:stop]
+                )
                 found = order[low[asked] + offsets]
                 near = np.bitwise_count(wanted[asked, number] ^ wanted[found, 0]) <= MOST_BITS
                 first, second = places[asked[near]], places[found[near]]

@@ -17,23 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from duplicates import (
-    TIERS,
-    Contents,
-    DuplicateOptions,
-    Group,
-    Looks,
-    Pairs,
-    find_pairs,
-    groups_of,
-    load_pairs,
-    look_at,
-    no_looks,
-)
+from duplicates import TIERS, Contents, DuplicateOptions, Group, Pairs, find_pairs, groups_of, load_pairs
 from errors import OptionError, ViewMissingError
 from publishing import publish_view, view_of
+from sameness import Pictures, unseen
 from store import Filter, Generation, Record, Snapshot, Store, StoreWriter
-from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, principal_axes, unit_blocks, unit_vectors
+from vectors import Ids, Vectors, exact_neighbours, principal_axes, unit_blocks, unit_vectors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,8 +37,8 @@ OVERSAMPLE = 2
 QUERY_ROWS = 1_024
 PICTURE_SIDE = 128
 """Thumbnails are decoded to about so many pixels a side: enough for 64 × 64 greys of a crop."""
-PICTURES_HELD = 4_000
-"""Of a dozen kilobytes each."""
+PICTURES_HELD = 2_000
+"""Of some 50 kilobytes each."""
 DEFAULT_SIMILARITY = 0.8
 """Where the collection is too small to say what a good match is."""
 
@@ -147,16 +136,16 @@ def compare_images(
         sides = "" if is_new is None else f", {int(is_new.sum()):,} of them new"
         raise OptionError(f"There is nothing to compare: {len(images):,} searchable images are chosen{sides}.")
     collected = _Collected(store, snapshot, images, is_new)
-    looks = collected.look(on_progress)
+    pictures = collected.look(on_progress)
     contents = collected.contents(options.neighbours, on_progress)
     pairs = find_pairs(
-        contents, looks, options, on_progress=lambda done, total: on_progress("Comparing pictures", done, total)
+        contents, pictures, options, on_progress=lambda done, total: on_progress("Comparing pictures", done, total)
     )
     counts = np.bincount(pairs.tier, minlength=len(TIERS)).tolist()
     report = {
         "images": len(images),
         "contents": len(contents),
-        "without_thumbnail": int((~looks.seen).sum()),
+        "without_thumbnail": int((~pictures.seen).sum()),
         "pairs": dict(zip(TIERS, counts, strict=True)),
     }
     return Duplicates(pairs, np.empty(0, np.int64), options=asdict(options), report=report)
@@ -174,9 +163,7 @@ def open_duplicates(store: Store, generation: Generation) -> Duplicates:
     pairs = load_pairs(generation.folder / PAIRS_FILE)
     known = snapshot.ids[there]
     pairs = pairs.where(np.isin(pairs.image_a, known) & np.isin(pairs.image_b, known))
-    return Duplicates(
-        pairs, snapshot.ids[~there], options=view.options, report=view.report, created_at=view.created_at
-    )
+    return Duplicates(pairs, snapshot.ids[~there], options=view.options, report=view.report, created_at=view.created_at)
 
 
 class _Collected:
@@ -194,16 +181,17 @@ class _Collected:
         self._records = [records[image_id] for image_id in images[firsts].tolist()]
         self._pictures: OrderedDict[int, Image.Image] = OrderedDict()
 
-    def look(self, on_progress: OnProgress) -> Looks:
+    def look(self, on_progress: OnProgress) -> Pictures:
         """Look at all thumbnails; one that is missing or damaged leaves its contents unseen."""
-        looks = no_looks(len(self._records))
+        sizes = np.array([(record.width or 1, record.height or 1) for record in self._records])
+        pictures = unseen(sizes, [record.format or "" for record in self._records], self._picture)
         for place, record in enumerate(self._records):
-            picture = self._opened(record, "RGB")
+            picture = self._opened(record)
             if picture is not None:
-                look_at(looks, place, picture)
+                pictures.look(place, picture)
             if place % 100 == 99:
                 on_progress("Looking at thumbnails", place + 1, len(self._records))
-        return looks
+        return pictures
 
     def contents(self, k: int, on_progress: OnProgress) -> Contents:
         """Return what is compared, with the `k` nearest of each (of the new ones among the others, where that is asked for)."""
@@ -217,16 +205,13 @@ class _Collected:
             content=self._content.astype(np.int64),
             is_new=self._is_new,
             seconds=np.array([_seconds(record.taken_at) for record in self._records]),
-            sizes=np.array([(record.width or 1, record.height or 1) for record in self._records]),
-            formats=[record.format or "" for record in self._records],
             asked=asked,
             neighbours=neighbours,
             similarities=similarities,
             similarity=self._similarity,
-            picture=self._picture,
         )
 
-    def _opened(self, record: Record, mode: str) -> Image.Image | None:
+    def _opened(self, record: Record) -> Image.Image | None:
         from PIL import Image
 
         content = None if record.sha256 is None else self._store.thumbnail(record.sha256)
@@ -234,16 +219,16 @@ class _Collected:
             return None
         try:
             with Image.open(io.BytesIO(content)) as opened:
-                opened.draft(mode, (PICTURE_SIDE, PICTURE_SIDE))
-                return opened.convert(mode)
+                opened.draft("RGB", (PICTURE_SIDE, PICTURE_SIDE))
+                return opened.convert("RGB")
         except (OSError, ValueError):
             return None
 
     def _picture(self, place: int) -> Image.Image:
-        """Open a thumbnail that was seen before, grey; the last few thousand are held."""
+        """Open a thumbnail that was seen before; the last few thousand are held."""
         from PIL import Image
 
-        picture = self._pictures.pop(place, None) or self._opened(self._records[place], "L") or Image.new("L", (64, 64))
+        picture = self._pictures.pop(place, None) or self._opened(self._records[place]) or Image.new("RGB", (64, 64))
         self._pictures[place] = picture
         if len(self._pictures) > PICTURES_HELD:
             self._pictures.popitem(last=False)
