@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -17,13 +18,17 @@ from werkzeug.serving import make_server
 import web.groups
 from app import create_app
 from config import Settings
+from publishing import publish_view
 from search import SearchService
-from store import open_writer
+from search.answers import image_info
+from store import Record, open_writer
 from tests.grouped_collection import SIM, add_images, make_collection
 from views.grouping import GroupOptions, build_groups
+from views.groups import Group
 
 RED, WHITE, BLACK = 1, 9, 21
 """The first image of each kind."""
+INFO = image_info(Record(b"/photos/a.jpg", 1, 1, format="JPEG", width=8, height=8, image_id=1), [], [], 256)
 
 
 def build(settings: Settings) -> None:
@@ -115,11 +120,37 @@ def test_the_page_of_a_group_shows_all_its_images(reader: FlaskClient, monkeypat
     page = page_of(reader, f"/groups/{RED}")
     assert "<h1>red</h1>" in page
     assert set(re.findall(r'href="/images/(\d+)" title', page)) == {str(image_id) for image_id in range(1, 9)}
-    assert re.search(r'href="/map\?group=\d+&amp;sim=0.5"', page)
     assert titles(page) == ["black", "white"] or titles(page) == ["white", "black"]
     monkeypatch.setattr(web.groups, "IMAGES_A_PAGE", 5)
     pages = [page_of(reader, f"/groups/{RED}?page={number}") for number in (1, 2)]
     assert [len(re.findall(r'href="/images/\d+" title', page)) for page in pages] == [5, 3]
+
+
+def test_a_group_leads_to_the_map_where_there_is_one(client: FlaskClient, settings: Settings) -> None:
+    assert "/map?group" not in page_of(client, f"/groups/{RED}")
+    with open_writer(settings.rsc_files, command="a test") as writer:
+        generation = writer.generation()
+        assert generation is not None
+        publish_view(writer, generation, "map", lambda folder: [], options={}, report={})
+    assert re.search(r'href="/map\?group=\d+&amp;sim=0.5"', page_of(client, f"/groups/{RED}"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "seen", "title"),
+    [
+        ([("dogs", 0.6), ("cats", 0.4)], ["cat"], "dogs"),
+        ([("2019", 0.5), ("2020", 0.5)], ["dog, hound", "dog, hound", "cat"], "Looks like dog"),
+        ([("2019", 0.5), ("2020", 0.5)], ["dog, hound", "cat"], "2019"),
+        ([], ["dog, hound"], "Looks like dog"),
+        ([], [], "Without a name"),
+    ],
+)
+def test_a_group_without_a_name_is_called_by_what_most_of_it_is(
+    labels: list[tuple[str, float]], seen: list[str], title: str
+) -> None:
+    group = Group(np.arange(1, 4), None, None, labels, None, None)
+    images = [replace(INFO, predicted_labels=[(name, 0.9)]) for name in seen]
+    assert web.groups._looks(group, images) == title
 
 
 def test_the_images_of_a_group_are_in_order_of_how_central_they_are(reader: FlaskClient) -> None:

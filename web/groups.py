@@ -17,6 +17,7 @@ from flask.typing import ResponseReturnValue
 import requested
 from api import image_json
 from errors import CollectionError, OptionError
+from publishing import view_of
 from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_number, wanted_text
 from search import ImageInfo
 from store import forget_group, name_group
@@ -125,12 +126,13 @@ def _images(group: Group, page: Page) -> list[ImageInfo]:
 
 
 def _looks(group: Group, images: Sequence[ImageInfo]) -> str:
-    """Return a title for a group that has no name: the label of most of its images, else what the network sees in the first."""
+    """Return a title for a group without a name: the label of most images, else what the network sees in most of the first."""
     if group.labels and group.labels[0][1] > 0.5:
         return group.labels[0][0]
     seen = Counter(image.predicted_labels[0][0] for image in images if image.predicted_labels)
-    if seen:
-        return "Looks like " + seen.most_common(1)[0][0].partition(",")[0]
+    best, count = seen.most_common(1)[0] if seen else ("", 0)
+    if 2 * count > len(images):
+        return "Looks like " + best.partition(",")[0]
     return group.labels[0][0] if group.labels else "Without a name"
 
 
@@ -177,6 +179,7 @@ def group(image_id: str) -> str:
         images=_images(found, page),
         nearest=_cards(asked.groups.nearest_groups(found, asked.sim, NEAREST_GROUPS)),
         may_edit=requested.service().settings.edits_allowed,
+        has_map=view_of(requested.service().ready().generation, "map") is not None,
     )
 
 
