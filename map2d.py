@@ -455,19 +455,28 @@ def _nearest_free(free: npt.NDArray[np.bool_], x: float, y: float) -> tuple[int,
 
 
 def trustworthiness(
-    vectors: Taken, layout: npt.NDArray[Any], *, neighbours: int = 10, queries: int = 1_000, seed: int = 0
+    vectors: Taken,
+    layout: npt.NDArray[Any],
+    *,
+    neighbours: int = 10,
+    queries: int = 1_000,
+    asked: Ids | None = None,
 ) -> float | None:
     """Return how seldom a map shows as neighbours what is none: 1 never, about 0.5 by chance; None for too few images.
 
-    As scikit-learn's `trustworthiness` over the unit vectors, of `queries` images chosen by chance (all where there are not more)
-    among all: each picture's `neighbours` nearest on the map are penalised by how far down they stand among its nearest vectors.
+    As scikit-learn's `trustworthiness` over the unit vectors, of the images `asked` or of `queries` chosen by chance (all, where
+    there are not more): each picture's `neighbours` nearest on the map are penalised by how far down they stand among its nearest
+    vectors.
     """
     from scipy.spatial import cKDTree
 
     count = len(layout)
     if neighbours >= count / 2:
         return None
-    asked = np.sort(np.random.default_rng(seed).choice(count, size=min(queries, count), replace=False)).astype(np.int64)
+    if asked is None:
+        asked = np.sort(np.random.default_rng(0).choice(count, size=min(queries, count), replace=False)).astype(
+            np.int64
+        )
     _, found = cKDTree(layout).query(layout[asked], k=neighbours + 1)
     shown, _ = _without_own(found.astype(np.int64), asked)
     own = unit_vectors(vectors.take(asked))

@@ -15,6 +15,7 @@ from typing import Any
 
 from ann import available_kinds
 from benchmarks.alone import Step
+from benchmarks.maps import measure_maps
 from benchmarks.processes import Finished, run_measured
 from benchmarks.search import measure_search
 from benchmarks.service import measure_latency, measure_start
@@ -245,4 +246,5 @@ PARTS: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "memory": measure_memory,
     "service": measure_service,
     "search": measure_search,
+    "maps": measure_maps,
 }
