@@ -154,7 +154,7 @@ def time_scale(times: Numbers) -> tuple[float, float]:
         return 1.0, 0.0
     # Each gap lies between as many pairs as there are times below it, times those above.
     between = np.arange(1, count) * (count - np.arange(1, count))
-    return float(times[-1] - times[0]) or 1.0, float((np.diff(times) * between).sum() / between.sum())
+    return float(times[-1] - times[0]) or 1.0, float((np.diff(times) * between).sum()) / (count * (count - 1) / 2)
 
 
 def _largest(images: Groups, mix: Mix) -> float:
