@@ -192,7 +192,7 @@ def _report_text(built: Built, made: dict[str, Any], settings: Settings) -> str:
     lines = [
         f"Made of:   {report['images']:,} images, {_recipe_text(report, options['tree'])}",
         f"Tree:      {_tree_text(built)}",
-        f"sim:       {report['sim']:g}, {_sim_text(report, options)}",
+        f"sim:       {report['sim']:.8g}, {_sim_text(report, options)}",
         f"Groups:    {shown}; {_alone_text(report['alone'], options['min_size'])}",
     ]
     if report["without_time"]:
@@ -235,7 +235,7 @@ def _tree_text(built: Built) -> str:
 def _sim_text(report: dict[str, Any], options: dict[str, Any]) -> str:
     if options["sim"] is None:
         return "proposed: its groups stand apart best"
-    return f"as you asked ({report['proposed_sim']:g} is proposed)"
+    return f"as you asked ({report['proposed_sim']:.8g} is proposed)"
 
 
 def _made_lines(made: dict[str, Any]) -> list[str]:

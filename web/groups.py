@@ -61,7 +61,7 @@ def _asked(fields: Fields) -> _Asked:
     sim, sort = wanted_number(fields, "sim"), wanted_text(fields, "sort")
     min_size = wanted_count(fields, "min_size", groups.min_size)
     shown = groups.at(sim, min_size, order=cast(Order, sort or "size"))
-    kept: dict[str, Any] = {} if shown.sim == groups.sim else {"sim": f"{shown.sim:g}"}
+    kept: dict[str, Any] = {} if shown.sim == groups.sim else {"sim": f"{shown.sim:.8g}"}
     if min_size != groups.min_size:
         kept["min_size"] = min_size
     if sort not in (None, "size"):
