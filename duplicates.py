@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -375,7 +375,7 @@ def _as_pairs(contents: Contents, found: _Found) -> Pairs:
         image_b=ids.max(axis=1),
         tier=np.concatenate([np.full(count, IDENTICAL, np.int8), told.tier]),
         relation=np.concatenate([np.zeros(count, np.int16), told.relation]),
-        similarity=np.concatenate([np.ones(count, np.float32), told.similarity]),
+        similarity=np.concatenate([np.ones(count, np.float32), told.similarity.round(6)]),
         hash_distance=np.concatenate([np.zeros(count, np.int16), told.distance]),
         relations=("identical bytes", *found.relations[1:]),
     )
@@ -383,14 +383,27 @@ def _as_pairs(contents: Contents, found: _Found) -> Pairs:
 
 
 def _image_pairs(ones: Ids, others: Ids, is_new: npt.NDArray[np.bool_] | None) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of images of two contents (or of one): each once, new with old ones where that is asked for.
+    """Yield the pairs of images of two contents, or of one: each once, new with old ones where that is asked for."""
+    within = ones is others
+    if is_new is not None:
+        yield from _crossed(ones[is_new[ones]].tolist(), others[~is_new[others]].tolist())
+        if not within:
+            yield from _crossed(ones[~is_new[ones]].tolist(), others[is_new[others]].tolist())
+    elif not within:
+        yield from _crossed(ones.tolist(), others.tolist())
+    elif len(ones) <= ALL_PAIRS:
+        yield from combinations(ones.tolist(), 2)
+    else:
+        yield from _crossed(ones[:1].tolist(), ones[1:].tolist())
 
-    Of many images of equal contents each is paired with the first only: a thousand copies would be half a million pairs.
-    """
-    for one in ones.tolist() if len(ones) <= ALL_PAIRS else ones[:1].tolist():
-        for other in others.tolist() if len(ones) * len(others) <= ALL_PAIRS**2 else others[:1].tolist():
-            if (ones is not others or one < other) and (is_new is None or is_new[one] != is_new[other]):
-                yield one, other
+
+def _crossed(ones: list[int], others: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield all pairs; of many, each with the first of the other side only: a thousand copies would be half a million pairs."""
+    if len(ones) * len(others) <= ALL_PAIRS**2:
+        yield from product(ones, others)
+    else:
+        yield from product(ones[:1], others)
+        yield from product(ones[1:], others[:1])
 
 
 if __name__ == "__main__":
