@@ -52,7 +52,9 @@ function enhance(form) {
     show();
   });
   window.addEventListener("popstate", () => location.reload());
-  window.addEventListener("pageshow", () => form.reset()); // going back shows what the page shows, not what was chosen on it
+  window.addEventListener("pageshow", (event) => {
+    if (!event.persisted) form.reset(); // what the address says, not what was once chosen here
+  });
 }
 
 const form = document.querySelector("[data-groups]");
