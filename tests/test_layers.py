@@ -35,6 +35,7 @@ LAYERS: Mapping[str, int] = {
     "alignment": 2,
     "hashes": 2,
     "map2d": 2,
+    "cells": 2,
     "img2vec": 3,
     "pipeline": 3,
     "publishing": 3,
@@ -63,6 +64,7 @@ LAYERS: Mapping[str, int] = {
 SIDEWAYS = {
     ("config", "errors"),
     ("ann", "indexes"),
+    ("map2d", "cells"),
     ("clusters", "linkages"),
     ("clusters", "silhouettes"),
     ("silhouettes", "linkages"),
