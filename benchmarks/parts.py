@@ -15,6 +15,7 @@ from typing import Any
 
 from ann import available_kinds
 from benchmarks.alone import Step
+from benchmarks.groups import measure_groups
 from benchmarks.maps import measure_maps
 from benchmarks.processes import Finished, run_measured
 from benchmarks.search import measure_search
@@ -246,5 +247,6 @@ PARTS: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "memory": measure_memory,
     "service": measure_service,
     "search": measure_search,
+    "groups": measure_groups,
     "maps": measure_maps,
 }

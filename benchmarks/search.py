@@ -119,13 +119,13 @@ def _large(bench: Bench) -> Iterator[Figure]:
     kept = bench.results / "crops"  # made once: it takes minutes, and is the same each time
     kept.mkdir(exist_ok=True)
     task = Task("vectors", str(kept), count, tuple(map(str, bench.photographs)))
-    made = _step(bench, task)
+    made = run_step(bench, task)
     yield Figure("search", f"{count:,} crops through the network (0: kept from before)", made["seconds"], "s")
     sizes = {}
     for kind in ("annoy", "usearch"):
         if kind not in available_kinds():
             continue
-        found = _step(bench, Task("index", str(bench.folder), count, kind=kind, vectors=str(file_of(task))))
+        found = run_step(bench, Task("index", str(bench.folder), count, kind=kind, vectors=str(file_of(task))))
         sizes[kind] = found["bytes"]
         title = f"{found['kind']} of {count:,}, one core"
         yield Figure("search", f"{title}: recall@10 of {found['queries']:,} crops not in it", found["recall"], "", 0.99)
@@ -136,19 +136,20 @@ def _large(bench: Bench) -> Iterator[Figure]:
     if len(sizes) == 2:
         yield Figure("search", "usearch's file ÷ Annoy's", sizes["usearch"] / sizes["annoy"], "×", at_most=0.5)
     kind = next(iter(sizes), "exact")
-    found = _step(bench, Task("filters", str(bench.folder), count, kind=kind, vectors=str(file_of(task))))
+    found = run_step(bench, Task("filters", str(bench.folder), count, kind=kind, vectors=str(file_of(task))))
     for share in ("0.01", "0.1"):
         title = f"a filter that keeps {float(share):.0%} of {count:,}"
         whole = 1.0 if share == "0.01" else None
         yield Figure("search", f"{title}: answers with all k", found[f"full_{share}"], "", 1.0)
         yield Figure("search", f"{title}: the true k under the filter", found[f"true_{share}"], "", whole)
         yield Figure("search", f"{title}: one query", found[f"ms_{share}"], "ms")
-    found = _step(bench, Task("graph", str(bench.folder), count, vectors=str(file_of(task))))
+    found = run_step(bench, Task("graph", str(bench.folder), count, vectors=str(file_of(task))))
     yield Figure("search", f"graph, the {GRAPH_K} nearest of each of {count:,}", found["seconds"] / 60, "min")
     yield Figure("search", "its most memory", found["peak_mb"], "MB")
 
 
-def _step(bench: Bench, task: Task) -> dict[str, Any]:
+def run_step(bench: Bench, task: Task) -> dict[str, Any]:
+    """Do a step of `benchmarks.large`; return what it measured, and its most memory."""
     file = bench.folder / "large.json"  # a file, because thousands of paths are too long for a command line
     file.write_text(json.dumps(asdict(task)), encoding="utf-8")
     finished = bench.run([sys.executable, "-m", "benchmarks.large", str(file)])
