@@ -300,6 +300,7 @@ def image(image_id: str) -> str:
         image=shown,
         group=web.groups.group_of_image(shown.image_id),
         copies=web.duplicates.copies_of(shown.image_id),
+        has_map=web.map.has_map(),
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
         among=_among(shown, answer.query.where),

@@ -15,9 +15,9 @@ from flask import Blueprint, Response, jsonify, make_response, render_template, 
 import requested
 from api import image_json
 from atlases import Atlases, open_atlases
-from errors import ImageNotFoundError, OptionError, RequestError, ViewMissingError
+from errors import CollectionError, ImageNotFoundError, OptionError, RequestError, ViewMissingError
 from publishing import view_of
-from search import Filter, ImageInfo
+from search import Example, Filter, ImageInfo, Query
 from store import Generation, NamedGroup, Record, Store, named_groups, tag_counts, tag_images, tagged_images
 from views.duplicates import open_duplicates
 from views.groups import Group, Groups, open_groups
@@ -36,6 +36,9 @@ MOST_WORDS = 200
 
 MOST_SOUGHT = 100
 MOST_PAIRS = 500
+MORE = 24
+MOST_LEFT_OUT = 2_000
+"""So many selected pictures are passed over in a search for more like them."""
 
 pages = Blueprint("map_pages", __name__)
 api = Blueprint("map_api", __name__, url_prefix="/api/v1")
@@ -81,6 +84,18 @@ def _opened() -> Opened:
     return requested.service().opened(open_page)
 
 
+def _is_mapped(store: Store, generation: Generation) -> bool:
+    return view_of(generation, "map") is not None
+
+
+def has_map() -> bool:
+    """Tell whether there is a map to lead to."""
+    try:
+        return requested.service().opened(_is_mapped)
+    except CollectionError:  # an image's page does not depend on the map
+        return False
+
+
 def _layouts(drawn: Map) -> dict[str, str]:
     """Return the names and titles of the layouts that are shown; by date only where a date is known."""
     there = {name: title for name, title in TITLES.items() if name in drawn.layouts}
@@ -118,8 +133,6 @@ def index() -> str:
         tags=list(tags),
         words=[*opened.table.labels[:MOST_WORDS], *tags],
         may_edit=service.settings.edits_allowed,
-        most_examples=requested.MAX_EXAMPLES,
-        most_answered=requested.most_answered(),
     )
 
 
@@ -343,6 +356,19 @@ def images() -> Response:
             ]
         }
     )
+
+
+@api.post("/map/more")
+def more() -> Response:
+    """Answer with the pictures most like the selected ones, by examples spread evenly over them, that are not selected."""
+    ids = sorted(set(_selected(requested.request_fields())))
+    step = max(1.0, len(ids) / requested.MAX_EXAMPLES)
+    examples = [ids[int(place)] for place in np.arange(0, len(ids), step)][: requested.MAX_EXAMPLES]
+    k = min(len(ids), MOST_LEFT_OUT) + MORE
+    matches = requested.service().search(Query(tuple(Example(image_id) for image_id in examples), k=k)).matches
+    selected = set(ids)
+    others = [match.image for match in matches if match.image.image_id not in selected][:MORE]
+    return jsonify({"examples": len(examples), "images": [image_json(info) for info in others]})
 
 
 @api.post("/tags")

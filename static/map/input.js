@@ -74,7 +74,10 @@ export function listen(surface, camera, acts) {
 
   surface.addEventListener("pointerup", (event) => lift(event, true));
   surface.addEventListener("pointercancel", (event) => lift(event, false));
-  surface.addEventListener("pointerleave", () => fingers.size === 0 && acts.pointed(null));
+  surface.addEventListener("pointerleave", (event) => {
+    // A finger that is lifted leaves too, but what it touched stays pointed at.
+    if (fingers.size === 0 && event.pointerType !== "touch") acts.pointed(null);
+  });
 
   surface.addEventListener(
     "wheel",

@@ -2,8 +2,7 @@
 
 import { ask, save, tile } from "./asking.js";
 
-const SHOWN = 24;
-const MORE = 24;
+const SHOWN = 10;
 
 /** As CSV, quoted where need be; what a spreadsheet would take for a formula is kept a text. */
 export function asCsv(rows) {
@@ -26,7 +25,6 @@ export class Panel {
   constructor(panel, { thumbnail, clear, zoom }) {
     Object.assign(this, { panel, thumbnail });
     this.part = (name) => panel.querySelector(`[data-${name}]`);
-    this.mostExamples = Number(panel.dataset.mostExamples);
     this.ids = [];
     const acts = {
       clear,
@@ -56,6 +54,7 @@ export class Panel {
     const state = this.part("said");
     state.textContent = text;
     state.dataset.kind = kind;
+    if (text) state.scrollIntoView({ block: "nearest" });
   }
 
   /** Do something that asks the service, and say what came of it; what came after the selection changed is not shown. */
@@ -100,13 +99,10 @@ export class Panel {
 
   #more() {
     this.#during("Searching…", async (ids) => {
-      const like = spread(ids, this.mostExamples);
-      const { matches } = await ask("/api/v1/search", { like, k: Math.min(MORE + ids.length, Number(this.panel.dataset.mostAnswered)) });
-      const chosen = new Set(ids);
-      const others = matches.filter(({ image }) => !chosen.has(image.image_id)).slice(0, MORE);
-      this.#list().append(...others.map(({ image }) => tile(image.image_id, image.thumbnail.url, image.name)));
-      const all = like.length === ids.length ? "" : `, by ${like.length} of them`;
-      return others.length ? `More like these${all}:` : "There is nothing more like these.";
+      const { examples, images } = await ask("/api/v1/map/more", { image_ids: ids });
+      this.#list().append(...images.map((image) => tile(image.image_id, image.thumbnail.url, image.name)));
+      const all = examples === ids.length ? "" : ` (by ${examples} of them)`;
+      return images.length ? `More like these${all}:` : "Everything like these is selected already.";
     });
   }
 

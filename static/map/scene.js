@@ -162,7 +162,7 @@ export class Scene {
       if (!on && away > reach) return;
       const dim = this.states[point] & DIM ? 1 : 0;
       // What is drawn last is on top: light before dim, then the later; beside all pictures the nearest counts.
-      const here = on ? 2e9 - dim * 1e9 + point : -away - dim * reach;
+      const here = on ? 2e9 - dim * 1e9 + point : -away - dim * 1e6;
       if (here > rank) [best, rank] = [point, here];
     });
     return best;
