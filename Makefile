@@ -34,11 +34,11 @@ run: .venv/core.stamp ## index and serve: make run [IMAGES="folder/*"] [PORT=809
 	mark="$$collection/SAMPLES" && \
 	if [[ -n $$IMAGES ]]; then \
 		options=(); [[ ! -e $$mark || $$IMAGES == $(SAMPLES)* ]] || options=(--remove $(SAMPLES)); \
-		.venv/bin/python img2vec.py "$${options[@]}" -- "$${IMAGES/#\~/$$HOME}" && \
+		.venv/bin/python img2vec.py --views "$${options[@]}" -- "$${IMAGES/#\~/$$HOME}" && \
 		{ [[ $${#options[@]} == 0 ]] || rm "$$mark"; }; \
 	elif [[ -e $$mark || ! -e $$collection/catalog.sqlite ]]; then \
 		{ [[ -d $(SAMPLES) ]] || .venv/bin/python samples.py $(SAMPLES); } && mkdir -p "$$collection" && touch "$$mark" && \
-		.venv/bin/python img2vec.py $(SAMPLES); \
+		.venv/bin/python img2vec.py --views $(SAMPLES); \
 	fi
 	@exec .venv/bin/python app.py
 

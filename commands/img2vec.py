@@ -100,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--retry-failures", action="store_true", help="try failed files again although they did not change"
     )
+    parser.add_argument(
+        "--views",
+        action="store_true",
+        help="bring groups, duplicates and map up to date as well (clusters.py, duplicates.py and map2d.py do it one by one)",
+    )
     exchange.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -120,6 +125,7 @@ def _work(arguments: argparse.Namespace) -> list[str]:
         "backbone",
         "index",
         "reducer",
+        "views",
     )
     return [name for name in names if getattr(arguments, name)]
 
@@ -157,8 +163,18 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
             stop=stop,
         )
         report = index_images(job)
+        if arguments.views and not stop.is_set():
+            _renew_views(settings, job.on_step)
     print(json.dumps(asdict(report), indent=2) if arguments.json else _report_text(report, settings))
     return 130 if report.interrupted else 0
+
+
+def _renew_views(settings: Settings, on_step: Callable[[str], None]) -> None:
+    from store import open_writer
+    from views.renewing import renew_views
+
+    with open_writer(settings.rsc_files, command="img2vec.py --views") as writer:
+        renew_views(writer, threads=settings.cpu_threads, on_step=on_step)
 
 
 def _listed_patterns(name: str | None) -> list[bytes]:

@@ -81,6 +81,14 @@ class GroupOptions:
         return ClusterOptions(self.method, self.metric, self.alpha, self.components)
 
 
+def options_of(view: View) -> GroupOptions:
+    """Return the options that a published view was made with."""
+    tree = view.options["tree"]
+    given = {name: tree[name] for name in ("raw", "method", "metric", "components", "times")}
+    alpha = {} if tree["alpha"] is None else {"alpha": tree["alpha"]}
+    return GroupOptions(sim=view.options["sim"], min_size=view.options["min_size"], **given, **alpha)
+
+
 @dataclass(frozen=True)
 class Built:
     """The view as it is published now. `tree_kept`: the tree was there already; `published`: a new generation came of it."""
