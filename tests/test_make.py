@@ -78,22 +78,22 @@ def test_without_images_the_samples_are_made_once_indexed_and_served(
     make: Callable[..., tuple[list[str], str]],
 ) -> None:
     calls, _ = make("run")
-    assert without_installing(calls) == ["samples.py|sample_images|", "img2vec.py|sample_images|", "app.py|"]
+    assert without_installing(calls) == ["samples.py|sample_images|", "img2vec.py|--views|sample_images|", "app.py|"]
     calls, _ = make("run")
-    assert calls == ["img2vec.py|sample_images|", "app.py|"]
+    assert calls == ["img2vec.py|--views|sample_images|", "app.py|"]
 
 
 def test_a_pattern_reaches_the_indexing_job_as_it_was_written(make: Callable[..., tuple[list[str], str]]) -> None:
     calls, _ = make("run", 'IMAGES=-my $(photos) it\'s "x"/**/*.jpg')
-    assert without_installing(calls)[0] == 'img2vec.py|--|-my $(photos) it\'s "x"/**/*.jpg|'
+    assert without_installing(calls)[0] == 'img2vec.py|--views|--|-my $(photos) it\'s "x"/**/*.jpg|'
 
 
 def test_the_samples_leave_the_collection_when_other_images_come(make: Callable[..., tuple[list[str], str]]) -> None:
     make("run")
     calls, _ = make("run", "IMAGES=mirflickr/*")
-    assert calls == ["img2vec.py|--remove|sample_images|--|mirflickr/*|", "app.py|"]
+    assert calls == ["img2vec.py|--views|--remove|sample_images|--|mirflickr/*|", "app.py|"]
     calls, _ = make("run", "IMAGES=more/*")
-    assert calls == ["img2vec.py|--|more/*|", "app.py|"]
+    assert calls == ["img2vec.py|--views|--|more/*|", "app.py|"]
 
 
 def test_samples_are_never_added_to_a_collection_that_a_person_made(
