@@ -15,7 +15,9 @@ from typing import Any
 
 from ann import available_kinds
 from benchmarks.alone import Step
+from benchmarks.duplicates import measure_duplicates
 from benchmarks.groups import measure_groups
+from benchmarks.map_page import measure_map_page
 from benchmarks.maps import measure_maps
 from benchmarks.processes import Finished, run_measured
 from benchmarks.search import measure_search
@@ -247,6 +249,8 @@ PARTS: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "memory": measure_memory,
     "service": measure_service,
     "search": measure_search,
+    "duplicates": measure_duplicates,
     "groups": measure_groups,
     "maps": measure_maps,
+    "map_page": measure_map_page,
 }

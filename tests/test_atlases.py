@@ -1,4 +1,4 @@
-"""Atlases of thumbnails: every picture in the cell that its id says, the same bytes each time, and none where there are too many."""
+"""Atlases of thumbnails: each picture in the cell of its place, the same bytes each time, none where there are too many."""
 
 from __future__ import annotations
 
