@@ -253,6 +253,13 @@ def place_new(new: Vectors, known: Vectors, layout: npt.NDArray[Any]) -> npt.NDA
     It is the mean of the places, weighted by similarity, of those of the ten nearest that lie together with the nearest. Nothing
     that is known moves.
     """
+    parts = [
+        _placed(new[start : start + QUERIES_AT_ONCE], known, layout) for start in range(0, len(new), QUERIES_AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, 2))
+
+
+def _placed(new: Vectors, known: Vectors, layout: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     blocks = (known[start : start + BLOCK_ROWS] for start in range(0, len(known), BLOCK_ROWS))
     places, similarities = exact_neighbours(new, blocks, min(PLACED_BY, len(known)))
     found = layout[places].astype(np.float64)

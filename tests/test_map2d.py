@@ -294,6 +294,9 @@ def test_a_new_image_lies_within_the_island_that_it_is_like_and_not_between_two(
     assert ways.argmin(axis=1).tolist()[:2] == [0, 2]
     assert ways.min(axis=1).max() < 0.05
     np.testing.assert_allclose(place_new(new, known[:1], layout[:1]), layout[[0, 0, 0]])
+    many = place_new(np.resize(new, (5_000, 3)), known, layout)
+    np.testing.assert_allclose(many, np.resize(placed, (5_000, 2)))
+    assert place_new(new[:0], known, layout).shape == (0, 2)
 
 
 def test_each_newcomer_gets_the_nearest_cell_that_is_free() -> None:
