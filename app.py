@@ -121,6 +121,8 @@ class Help:
 _HELP: Mapping[str, Help] = {
     "bad_request": Help("That did not work", "Choose a picture and try again.", upload=True),
     "bad_query": Help("That did not work", "Choose a picture and try again.", upload=True),
+    "bad_option": Help("That did not work", "Go back and choose otherwise."),
+    "edit_refused": Help("That is not allowed here", "Ask whoever runs this service."),
     "no_network": Help("Pictures cannot be searched with here", "Begin with an image of the collection."),
     "no_original": Help("There is no file", "Only its vector and what is known of it were brought here."),
     "empty_file": Help(

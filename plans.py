@@ -104,8 +104,9 @@ def _name_length(record: Record) -> int:
 
 @dataclass(frozen=True)
 class KeepRule:
-    """A way to choose: the record of the smallest `key` is kept; `fact` says what it went by."""
+    """A way to choose: the record of the smallest `key` is kept. `word` is what it is called, `fact` what it went by."""
 
+    word: str
     text: str
     key: Callable[[Record], Any]
     fact: Callable[[Record], str]
@@ -117,12 +118,14 @@ def _size_fact(record: Record) -> str:
 
 
 RULES: Mapping[str, KeepRule] = {
-    "largest": KeepRule("the largest: most pixels, then most bytes", lambda r: (-_pixels(r), -r.size), _size_fact),
-    "oldest": KeepRule("the oldest: when it was taken, else when the file was changed", _time, _time),
-    "format": KeepRule(
-        f"the best format: {', '.join(LOSSLESS_FIRST)}", _format_place, lambda r: r.format or "unknown format"
+    "largest": KeepRule(
+        "largest", "the largest: most pixels, then most bytes", lambda r: (-_pixels(r), -r.size), _size_fact
     ),
-    "shortest": KeepRule("the shortest name", _name_length, lambda r: f"a name of {_name_length(r)} characters"),
+    "oldest": KeepRule("oldest", "the oldest: when it was taken, else when the file was changed", _time, _time),
+    "format": KeepRule(
+        "best format", f"the best format: {', '.join(LOSSLESS_FIRST)}", _format_place, lambda r: r.format or "unknown"
+    ),
+    "shortest": KeepRule("shortest name", "the shortest name", _name_length, lambda r: f"{_name_length(r)} characters"),
 }
 
 
@@ -173,7 +176,7 @@ def decide(one: DuplicateSet, choice: Choice) -> list[Decision]:
     decisions = []
     for record in order:
         keeps, by_rule = record.image_id in kept, record.image_id in usual
-        reason = safe.get(record.image_id) or _reason(choice.rule, keeps, record)
+        reason = safe.get(record.image_id) or _reason(rule, keeps, record)
         by_hand = keeps is not by_rule
         action = KEEP if keeps else REMOVE
         decisions.append(Decision(record, action, "chosen by hand" if by_hand else reason, by_hand))
@@ -193,10 +196,8 @@ def _tie_break(record: Record) -> tuple[Any, ...]:
     return (*chain, len(record.path), record.path)
 
 
-def _reason(rule: str, keeps: bool, record: Record) -> str:
-    return f"{rule if keeps else 'not the ' + rule}: {RULES[rule].fact(record)}".replace(
-        "the format", "the best format"
-    )
+def _reason(rule: KeepRule, keeps: bool, record: Record) -> str:
+    return f"{rule.word if keeps else 'not the ' + rule.word}: {rule.fact(record)}"
 
 
 def is_in_folder(path: bytes, folder: str) -> bool:

@@ -265,10 +265,10 @@ def _report_text(report: dict[str, Any], choice: Choice, arguments: argparse.Nam
     if not same["removed"]:
         lines.append("No file could go: nothing is there twice.")
     else:
-        lines.append(
-            f"Could go:          {same['removed']:,} files, {_size(same['removed_bytes'])}, where of each set is kept "
-            f"{RULES[choice.rule].text}"
-        )
+        kept = f"of each set is kept {RULES[choice.rule].text}"
+        if choice.new:
+            kept = "all is kept but what is new"
+        lines.append(f"Could go:          {same['removed']:,} files, {_size(same['removed_bytes'])}, where {kept}")
     plan = report.get("plan")
     if plan is not None:
         lines.append(
@@ -328,9 +328,7 @@ def _applied_text(applied: Applied, arguments: argparse.Namespace, settings: Set
     elif not applied.already:
         lines.append("There is nothing to do: the plan removes no file.")
     for run in applied.runs:
-        lines.append(
-            f"Bring them back:  python duplicates.py --restore {shlex.quote(str(run))}{_folder_option(settings)}"
-        )
+        lines.append(f"Bring them back:  python duplicates.py --restore {shlex.quote(str(run))}")
     if applied.run is not None:
         lines.append("The disk has no more room than before: when you are sure, delete that folder yourself.")
     if applied.interrupted:

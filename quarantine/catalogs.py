@@ -44,7 +44,7 @@ def apply_to_collection(
         for run in applied.runs:
             _take_out(writer, read_run(run))
         if applied.runs:
-            _publish(writer, settings)
+            _publish(writer, settings, on_progress)
     return applied
 
 
@@ -69,7 +69,7 @@ def restore_to_collections(
         if there and has_catalog(collection):
             with open_writer(collection, command="duplicates.py --restore") as writer:
                 writer.put_back(there)
-                _publish(writer, settings)
+                _publish(writer, settings, on_progress)
     return restored
 
 
@@ -103,8 +103,9 @@ def _taken_out(run: Run) -> Iterator[tuple[Path, Record]]:
             yield collection, Record(**{**told, "path": text_path(told["path"]), "sha256": sha256})
 
 
-def _publish(writer: StoreWriter, settings: Settings) -> None:
+def _publish(writer: StoreWriter, settings: Settings, on_progress: OnProgress) -> None:
     """Publish the index of what the collection holds now; a service takes it up by itself."""
     generation = writer.last_generation()
     if generation is not None:
-        publish(writer, generation.manifest["vectors_key"], settings)
+        key = generation.manifest["vectors_key"]
+        publish(writer, key, settings, on_step=lambda step: on_progress(step.removesuffix(" …"), 0, 0))

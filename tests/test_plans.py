@@ -32,6 +32,7 @@ from plans import (
     path_text,
     plan_bytes,
     read_plan,
+    related,
     text_path,
     write_plan,
 )
@@ -188,6 +189,17 @@ def test_sets_that_share_an_image_become_one_in_a_plan() -> None:
     assert [sorted(r.image_id for r in one.records) for one in joined(sets[:3])] == [[1, 2], [3, 4, 5]]
 
 
+def test_what_a_link_says_is_turned_round_where_the_first_of_it_goes() -> None:
+    a, b = record(1, "/p/a.png", format="PNG"), record(2, "/p/b.jpg")
+    words = "turned 90° left, resized, darker, grey, as JPEG"
+    one = DuplicateSet("same", (a, b), {(1, 2): ("same", words)})
+    assert related(one, 2, [1]) == ("same", words)
+    assert related(one, 1, [2]) == ("same", "turned 90° right, resized, brighter, in colour, as PNG")
+    assert related(one, 1, []) == ("same", "")
+    mirrored = DuplicateSet("same", (a, b), {(1, 2): ("same", "mirrored and turned 90° left")})
+    assert related(mirrored, 1, [2]) == ("same", "mirrored and turned 90° left")
+
+
 # Plans of files.
 
 
@@ -215,9 +227,9 @@ def test_a_plan_says_what_becomes_of_each_file_and_why(tmp_path: Path) -> None:
         ("1", "remove", c.path, "same", ""),
     ]
     assert [r.reason for r in plan.rows] == [
-        "shortest: a name of 5 characters",
-        "not the shortest: a name of 6 characters",
-        "not the shortest: a name of 7 characters",
+        "shortest name: 5 characters",
+        "not the shortest name: 6 characters",
+        "not the shortest name: 7 characters",
     ]
     assert (plan.rows[0].picture, plan.bytes_won, len(plan.removed)) == ("PNG 8 × 6", 14, 2)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import quarantine.applying
+import quarantine.catalogs
 import quarantine.restoring
 from config import Settings
 from errors import CollectionLockedError, PlanError, QuarantineError
@@ -29,6 +30,7 @@ from quarantine.renaming import rename_new
 from store import (
     Batch,
     Record,
+    StoreWriter,
     VectorsManifest,
     name_group,
     named_groups,
@@ -541,11 +543,11 @@ def test_half_a_line_at_the_end_of_a_journal_is_as_if_not_written(photos: Path, 
 STEPS = ("rename_new", "pwrite", "fsync", "utime", "mkdir", "rmdir", "ftruncate")
 
 
-def killed_at(step: int, work: Callable[[], object]) -> bool:
+def killed_at(step: int, work: Callable[[], object], die_at: Callable[[int], None] | None = None) -> bool:
     """Do `work` in a child that is killed before its `step`-th call that changes the disk; tell whether it was."""
     child = os.fork()
     if child == 0:
-        _die_at(step)
+        (die_at or _die_at)(step)
         try:
             work()
         finally:
@@ -707,3 +709,38 @@ def test_what_took_the_place_of_an_image_stays_in_the_catalog(photos: Path, sett
 def test_a_plan_is_applied_where_there_is_no_collection_too(photos: Path, tmp_path: Path) -> None:
     assert apply_to_collection(plan_of(photos), None, Settings(rsc_files=tmp_path / "none")).moved == 3
     assert not (tmp_path / "none").exists()
+
+
+def test_killed_between_files_and_catalog_all_is_brought_to_its_end(
+    photos: Path, settings: Settings, tmp_path: Path
+) -> None:
+    before, files_before, plan = what_is_known(settings), tree(photos), plan_of(photos)
+    calls: dict[str, Callable[..., object]] = {"remove": StoreWriter.remove, "put_back": StoreWriter.put_back}
+
+    def die_in_the_catalog(step: int) -> None:
+        """Die before or, at odd steps, after the `step // 2`-th change of the catalog or the index."""
+        count = itertools.count(1)
+
+        def dying(function: Callable[..., object]) -> Callable[..., object]:
+            def call(*given: object, **named: object) -> object:
+                number = next(count)
+                if 2 * number == step:
+                    os._exit(9)
+                answer = function(*given, **named)
+                if 2 * number + 1 == step:
+                    os._exit(9)
+                return answer
+
+            return call
+
+        for name, function in calls.items():
+            setattr(StoreWriter, name, dying(function))
+        quarantine.catalogs.publish = dying(publish)  # type: ignore[assignment,attr-defined]
+
+    for step in range(2, 6):
+        assert killed_at(step, lambda: apply_to_collection(plan, tmp_path, settings), die_in_the_catalog)
+        assert apply_to_collection(plan, tmp_path, settings).already == 3
+        assert what_is_known(settings)[3] == 43
+        assert killed_at(step, lambda: restore_to_collections(tmp_path, settings), die_in_the_catalog)
+        assert restore_to_collections(tmp_path, settings).already >= 3
+        assert (what_is_known(settings), tree(photos)) == (before, files_before)
