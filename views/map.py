@@ -129,9 +129,9 @@ def _plan(store: Store, generation: Generation, options: MapOptions, *, again: b
     times = times_taken(store, snapshot.ids)
     view = view_of(generation, NAME)
     true = {} if view is None else _still_true(generation, view, snapshot, options, times)
-    wanted = {*options.layouts, *true} | ({"tsne"} if "grid" in options.layouts else set())
+    wanted = set(options.layouts) | ({"tsne"} if "grid" in options.layouts else set())
     if true and view is not None:
-        wanted |= set(view.options["layouts"])  # also the one by date, where times became known since
+        wanted |= set(view.options["layouts"])  # none gets lost, also not the one by date where times became known since
     kept = {} if again else true
     return _Plan(snapshot, times, view, kept, [name for name in LAYOUTS if name in wanted and name not in kept])
 
