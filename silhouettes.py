@@ -99,7 +99,7 @@ def _coarsest_peak(scores: Sequence[float]) -> int:
     """Return the place of the last peak of `scores`, the finest cut first, that is as high as the highest but for `FLAT`."""
     padded = np.concatenate([[-np.inf], scores, [-np.inf]])
     peaks = (padded[1:-1] >= padded[:-2]) & (padded[1:-1] >= padded[2:])
-    return int(np.flatnonzero(peaks & (padded[1:-1] >= (1 - FLAT) * padded.max()))[-1])
+    return int(np.flatnonzero(peaks & (padded[1:-1] >= padded.max() - FLAT * abs(padded.max())))[-1])
 
 
 class _Sums:

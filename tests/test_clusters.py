@@ -195,10 +195,11 @@ def test_a_finer_cut_only_divides_groups_though_heights_fall(method: str) -> Non
         coarse = fine
 
 
-def test_a_vector_of_zeros_is_far_from_all_by_cosine() -> None:
+@pytest.mark.parametrize("metric", ["cosine", "correlation"])
+def test_a_vector_of_zeros_is_far_from_all_by_angles(metric: str) -> None:
     vectors, labels = grouped(2, 3)
     vectors = np.concatenate([vectors, np.zeros((1, 32), dtype=np.float32)])
-    assert same_groups(cut(build_tree(vectors, ClusterOptions(metric="cosine")), 0.5), np.append(labels, 2))
+    assert same_groups(cut(build_tree(vectors, ClusterOptions(metric=metric)), 0.5), np.append(labels, 2))
 
 
 @pytest.mark.parametrize(
@@ -254,6 +255,13 @@ def test_groups_that_stand_apart_are_found_without_labels(groups: int, each: int
     vectors, labels = grouped(groups, each)
     tree = build_tree(vectors)
     assert same_groups(cut(tree, propose_sim(tree, vectors)), labels)
+
+
+def test_where_no_groups_stand_apart_the_usual_sim_is_proposed() -> None:
+    one_dimension = np.array([[0], [0], [1], [1], [2], [2], [2]], dtype=np.float32)
+    tree = build_tree(one_dimension, ClusterOptions("complete"))
+    others = np.array([[0], [2], [2], [0], [0], [2], [0]], dtype=np.float32)
+    assert propose_sim(tree, others) == clusters.DEFAULT_SIM
 
 
 def test_an_odd_image_does_not_hide_the_groups_of_the_others() -> None:

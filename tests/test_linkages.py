@@ -163,3 +163,17 @@ def test_a_score_is_the_mean_silhouette_by_root_mean_squares() -> None:
     images, mix = linkages.single_images(vectors, cosine=False, alpha=0.0, seconds=None)
     (score,) = silhouettes._Sums(images, order, mix).scores([np.diff(labels[order]) > 0])
     assert score == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ([0.1, 0.4, 0.2], 1),
+        ([0.30, 0.10, 0.295, 0.10, 0.20], 2),  # as good as the best but for a little, and coarser
+        ([0.30, 0.10, 0.28, 0.10, 0.20], 0),
+        ([0.30, 0.299, 0.10], 0),  # on the slope of the best and no peak of its own
+        ([-0.2, -0.1, -0.3], 1),
+    ],
+)
+def test_of_peaks_about_as_high_the_coarsest_is_taken(scores: list[float], chosen: int) -> None:
+    assert silhouettes._coarsest_peak(scores) == chosen
