@@ -205,7 +205,8 @@ def _neighbours(groups: Groups, mix: Mix) -> Ids:
     """
     points = groups.means
     if mix.alpha:
-        weight = mix.alpha / (1 - mix.alpha) if mix.alpha < 1 else 1e6
+        # Not above a hundred times: float32 would have no digits left for the content.
+        weight = mix.alpha / max(1 - mix.alpha, 0.01)
         times = groups.time_means * (weight * mix.content / mix.seconds)
         points = np.column_stack([points, times]).astype(np.float32)
     rest = -(np.vecdot(points, points).astype(np.float64) + groups.variances) / 2
