@@ -319,13 +319,18 @@ def found() -> Response:
 
 
 def _said(opened: Opened, sought: str) -> Ids:
-    """Return the places of the points in whose label, tag or name the text stands, ascending."""
+    """Return the places of the points in whose label, tag or name the text stands, ascending; a whole label or tag goes first."""
     store = requested.service().ready().store
     labels = {label for label in opened.table.labels if sought in label.casefold()}
-    places = {n for n, name in enumerate(opened.names) if sought in name or opened.labels[n] in labels}
-    for tag in tag_counts(store):
-        if sought in tag.casefold():
-            places.update(opened.places(tagged_images(store, tag)).tolist())
+    tags = {tag for tag in tag_counts(store) if sought in tag.casefold()}
+    whole = {said for said in labels | tags if said.casefold() == sought}
+    if whole:
+        labels, tags = labels & whole, tags & whole
+    places = {n for n, label in enumerate(opened.labels) if label in labels}
+    if not whole:
+        places |= {n for n, name in enumerate(opened.names) if sought in name}
+    for tag in tags:
+        places.update(opened.places(tagged_images(store, tag)).tolist())
     return np.array(sorted(places), dtype=np.int64)
 
 

@@ -13,7 +13,7 @@ export class Camera {
     this.still = still; // whether movements are left out
     [this.x, this.y, this.zoom] = [0.5, 0.5, 1];
     [this.width, this.height] = [1, 1];
-    this.top = 0; // what the controls cover
+    [this.top, this.bottom] = [0, 0]; // what the controls cover
     this.extent = [0, 0, 1, 1];
     this.mostZoom = 100;
     this.way = null;
@@ -32,7 +32,7 @@ export class Camera {
 
   /** The height that controls leave free. */
   get open() {
-    return Math.max(this.height - this.top, 1);
+    return Math.max(this.height - this.top - this.bottom, 1);
   }
 
   /** The middle of the free part, where `x` and `y` are seen. */
@@ -55,8 +55,9 @@ export class Camera {
     return [...this.toMap(0, 0), ...this.toMap(this.width, this.height)];
   }
 
-  resize(width, height, top) {
-    [this.width, this.height, this.top] = [Math.max(width, 1), Math.max(height, 1), Math.min(top, height / 2)];
+  resize(width, height, top, bottom) {
+    [this.width, this.height] = [Math.max(width, 1), Math.max(height, 1)];
+    [this.top, this.bottom] = [Math.min(top, height / 3), Math.min(bottom, height * 0.6)];
   }
 
   panBy(x, y) {

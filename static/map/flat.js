@@ -93,7 +93,7 @@ export class Drawing {
     }
     this.words.fill(0);
     // Dim ones first, so that light ones lie above them.
-    for (const wanted of [DIM, 0]) {
+    for (const wanted of this.scene.dimmed ? [DIM, 0] : [0]) {
       for (let i = 0; i < this.scene.count; i++) {
         const state = this.scene.states[i];
         if ((state & DIM) === wanted) this.#square(i, side, wanted ? this.dim[i] : state ? this.accent : this.light[i]);
@@ -107,9 +107,9 @@ export class Drawing {
     const left = Math.round(this.xy[2 * point] - side / 2);
     const top = Math.round(this.xy[2 * point + 1] - side / 2);
     if (left >= width || top >= height || left + side <= 0 || top + side <= 0) return;
-    const [first, last] = [Math.max(left, 0), Math.min(left + side, width)];
-    for (let y = Math.max(top, 0); y < Math.min(top + side, height); y++) {
-      this.words.fill(colour, y * width + first, y * width + last);
+    const [first, last, end] = [Math.max(left, 0), Math.min(left + side, width), Math.min(top + side, height)];
+    for (let y = Math.max(top, 0); y < end; y++) {
+      for (let place = y * width + first; place < y * width + last; place++) this.words[place] = colour;
     }
   }
 

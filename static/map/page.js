@@ -78,7 +78,9 @@ export class MapPage {
     const stage = this.part("stage").getBoundingClientRect();
     this.ratio = Math.min(window.devicePixelRatio || 1, MOST_RATIO);
     this.camera.extent = this.scene.layout.extent;
-    this.camera.resize(stage.width, stage.height, this.part("top").offsetHeight + 16);
+    const panel = this.part("panel");
+    const sheet = panel.offsetWidth === Math.round(stage.width) ? panel.offsetHeight : 0; // on a phone
+    this.camera.resize(stage.width, stage.height, this.part("top").offsetHeight + 16, sheet);
     const canvas = this.part("canvas");
     this.over = this.drawing.kind === "webgl" ? 100 : 0;
     [canvas.width, canvas.height] = [stage.width, stage.height].map((side) => Math.round((side + 2 * this.over) * this.ratio));
@@ -221,8 +223,7 @@ export class MapPage {
     this.scene.mark(SELECTED, points);
     this.drawing.statesChanged();
     this.panel.show(points.map((point) => this.scene.ids[point]));
-    this.root.toggleAttribute("data-selected", points.length > 0);
-    this.wake();
+    this.resize();
   }
 
   clear() {

@@ -88,6 +88,7 @@ export class Scene {
     this.layouts = new Map(about.layouts.map((one) => [one.name, new Layout(one, columns[`layout-${one.name}`])]));
     this.layout = this.before = [...this.layouts.values()][0];
     this.changing = null;
+    this.dimmed = false;
     this.pictures = about.atlases !== null; // else points
   }
 
@@ -188,6 +189,7 @@ export class Scene {
 
   /** Light these points by dimming all others; null lights all. */
   light(points) {
+    this.dimmed = points !== null;
     if (points === null) return this.mark(DIM, []);
     for (let i = 0; i < this.count; i++) this.states[i] |= DIM;
     for (const point of points) this.states[point] &= ~DIM;
