@@ -6,7 +6,7 @@ is at its place or in quarantine, never in between. The journal is written and s
 run left is told by looking where the file is. Other disks are refused: a copy would have to be followed by an unlink.
 
 The quarantine is hidden because `images.find_images` passes over hidden names: the next `img2vec.py` does not take the files for
-new ones. Each apply has a run of its own in it: `<time>/journal.jsonl` and `<time>/files/<the whole path>`.
+new ones. Each apply has a run of its own in it, `<number>-<time>/`, with a `journal.jsonl` and `files/<the whole path>`.
 
 Owns the quarantine folder and its journals, and taking moved images out of a catalog and back. Does not own what to move.
 """

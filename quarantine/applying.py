@@ -245,11 +245,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _new_run(quarantine: Path) -> Run:
-    name = time.strftime("%Y-%m-%d-%H%M%S")
-    number = 1
-    while (quarantine / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    run = Run(quarantine / (name if number == 1 else f"{name}-{number}"))
+    """Make a run whose name comes after those of all before it, whatever the clock says."""
+    numbers = (run.name.partition("-")[0] for run in quarantine.iterdir())
+    number = 1 + max((int(text) for text in numbers if text.isdecimal()), default=0)
+    run = Run(quarantine / f"{number:04d}-{time.strftime('%Y-%m-%d-%H%M%S')}")
     _make_folder(run.folder)
     sync_folder(quarantine)
     return run

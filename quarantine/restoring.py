@@ -97,9 +97,11 @@ class _Restoring:
 
     def _bring_back(self, run: Run, journal: Journal, number: int, move: Move) -> None:
         if not run.holds(move):
+            if move.untouched is None and (move.is_void or move.left_mtime_ns is None):
+                return  # it was about to be moved when the apply was killed or failed
             if move.is_back or os.path.lexists(move.path):
-                self.already += not move.is_void and move.left_mtime_ns is not None
-            elif not move.is_void:
+                self.already += 1
+            else:
                 self.problems.append((move.path, "is neither in quarantine nor at its place"))
             if move.untouched is not None and not move.is_back:  # a restore was killed just after it had moved the file
                 self._finish(journal, number, move)

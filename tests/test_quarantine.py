@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,22 @@ def test_all_runs_of_a_quarantine_come_back_the_latest_first(photos: Path) -> No
     assert tree(photos) == {name: what for name, what in before.items() if name != b"."}
 
 
+def test_a_clock_that_goes_back_does_not_put_runs_in_another_order(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, plan = tree(photos), plan_of(photos)
+    runs: list[Path | None] = []
+    for hour in range(12, 0, -1):
+        monkeypatch.setattr(time, "strftime", lambda text, hour=hour: f"2026-10-25-{hour:02d}0000")
+        runs.append(apply_plan(plan, photos.parent / "out").run)
+        if hour > 1:
+            restore(photos.parent / "out")
+    assert [run.folder for run in read_runs(photos.parent / "out" / HIDDEN)] == runs
+    restored = restore(photos.parent / "out")
+    assert (restored.restored, restored.problems) == (3, ())
+    assert tree(photos) == before
+
+
 # What is refused, before anything has moved.
 
 
@@ -290,10 +307,11 @@ def test_another_disk_is_refused_with_a_folder_on_the_right_one(photos: Path) ->
     other = next((disk for disk in (Path("/dev/shm"), Path("/run")) if disk.is_dir()), None)
     if other is None or os.stat(other).st_dev == os.stat(photos).st_dev or not os.access(other, os.W_OK):
         pytest.skip("There is no second disk here.")
+    target = other / f"lookalike-test-{os.getpid()}"
     with pytest.raises(QuarantineError, match=r"another disk .* such as --quarantine /"):
-        apply_plan(plan_of(photos), other / "lookalike-test")
+        apply_plan(plan_of(photos), target)
     assert names(photos) == set(TREE)
-    assert not (other / "lookalike-test").exists()
+    assert not target.exists()
 
 
 def test_a_full_disk_is_noticed_before_anything_moves(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -577,11 +595,11 @@ def _die_at(step: int) -> None:
         module.rename_new = dying(rename_new)  # type: ignore[attr-defined]
 
 
-def every_kill(work: Callable[[], object]) -> Iterator[int]:
+def every_kill(work: Callable[[], object], least: int = 15) -> Iterator[int]:
     """Kill `work` at its first step, its second, … until it comes through; between them the caller looks and mends."""
     for step in itertools.count(1):
         if not killed_at(step, work):
-            assert step > 15
+            assert step > least
             return
         yield step
 
@@ -619,6 +637,27 @@ def test_killed_at_every_step_of_a_restore_it_goes_on(photos: Path, tmp_path: Pa
         apply_plan(plan, outs[-1])
 
 
+def test_killed_in_an_apply_and_at_every_step_of_the_restore_that_follows_all_comes_back(
+    photos: Path, tmp_path: Path
+) -> None:
+    before, plan = tree(photos), plan_of(photos)
+    outs: list[Path] = []
+
+    def kill_after_the_first_rename() -> None:
+        for step in itertools.count(1):
+            outs.append(tmp_path / f"out-{len(outs)}")
+            assert killed_at(step, lambda: apply_plan(plan, outs[-1]))
+            if len(names(photos)) < len(TREE):
+                return
+
+    kill_after_the_first_rename()
+    for step in every_kill(lambda: restore(outs[-1]), least=5):
+        assert restore(outs[-1]).problems == (), step
+        assert tree(photos) == before, step
+        kill_after_the_first_rename()
+    assert tree(photos) == before
+
+
 def test_killed_at_every_step_of_applying_and_of_going_on_nothing_is_lost(photos: Path, tmp_path: Path) -> None:
     before, plan = tree(photos), plan_of(photos)
     for first, second in itertools.product((14, 17, 20), range(2, 20, 3)):
@@ -626,6 +665,7 @@ def test_killed_at_every_step_of_applying_and_of_going_on_nothing_is_lost(photos
         assert killed_at(first, lambda out=out: apply_plan(plan, out))  # type: ignore[misc]
         killed_at(second, lambda out=out: apply_plan(plan, out))  # type: ignore[misc]
         killed_at(second + 1, lambda out=out: restore(out))  # type: ignore[misc]
+        killed_at(first, lambda out=out: restore(out))  # type: ignore[misc]
         assert restore(out).problems == ()
         assert tree(photos) == before, (first, second)
 
