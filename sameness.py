@@ -20,10 +20,12 @@ from alignment import (
     SMALL,
     Fit,
     Greys,
+    approach,
     colours_together,
     fit,
     inverse,
     orient,
+    oriented,
     place_roughly,
     window_box,
 )
@@ -148,8 +150,12 @@ def _limits(found: Fit) -> Limits:
 
 def _laid_over(pictures: Pictures, one: int, other: int, orientation: int, window: int) -> Fit | None:
     """Lay the picture `other`, put into `orientation`, over `one`; None where it is not the same."""
+    small = oriented(pictures.small[other], orientation)
+    box = approach(pictures.small[one], small, window_box(window))
+    if box is None:
+        return None
     below, above = pictures.opened(one), orient(pictures.opened(other), orientation)
-    found = fit(below.convert("L"), above.convert("L"), window_box(window))
+    found = fit(below.convert("L"), above.convert("L"), box)
     if found is None or not is_same(found):
         return None
     if min(pictures.colourful[one], pictures.colourful[other]) >= GREY:

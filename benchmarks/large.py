@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ann import Index, IndexManifest, IndexOptions, build_index, load_index, similarity_graph
 from backbones import Outputs, find_network, load_backbone
@@ -73,9 +74,9 @@ def vectors(task: Task) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started}
 
 
-def _batches(task: Task, size: tuple[int, int], resample: str) -> Iterator[NDArray[np.uint8]]:
-    """Crops in batches: the photographs in turn, each cropped so often that there are enough."""
-    random, limits, batch = np.random.default_rng(0), Limits(10**9, 10**9, 10**4), []
+def crops_of(task: Task) -> Iterator[Image.Image]:
+    """Yield the `count` + `QUERIES` crops: the photographs in turn, each cropped so often that there are enough."""
+    random, limits = np.random.default_rng(0), Limits(10**9, 10**9, 10**4)
     total = task.count + QUERIES
     each = -(-total // len(task.photographs))
     for number, path in enumerate(np.repeat(task.photographs, each)[:total]):
@@ -83,9 +84,14 @@ def _batches(task: Task, size: tuple[int, int], resample: str) -> Iterator[NDArr
             image = decode_image(Path(path).read_bytes(), limits).image
         width, height = (random.uniform(*SIDES, size=2) * image.size).astype(int)
         left, top = random.integers(0, image.width - width + 1), random.integers(0, image.height - height + 1)
-        crop = image.crop((int(left), int(top), int(left + width), int(top + height)))
+        yield image.crop((int(left), int(top), int(left + width), int(top + height)))
+
+
+def _batches(task: Task, size: tuple[int, int], resample: str) -> Iterator[NDArray[np.uint8]]:
+    batch = []
+    for number, crop in enumerate(crops_of(task)):
         batch.append(network_input(crop, size, resample=resample))
-        if len(batch) == BATCH or number == total - 1:
+        if len(batch) == BATCH or number == task.count + QUERIES - 1:
             yield np.stack(batch)
             batch = []
 

@@ -13,7 +13,7 @@ def photograph(number: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     for cells, weight in ((4, 1.0), (10, 0.6), (32, 0.3)):
         noise = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
         layers.append(weight * np.asarray(noise.resize(size, Image.Resampling.BICUBIC), dtype=np.float32))
-    return Image.fromarray((sum(layers) / 1.9).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((np.sum(layers, axis=0) / 1.9).clip(0, 255).astype(np.uint8))
 
 
 def next_shot(picture: Image.Image, degrees: float = 2.5) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from alignment import Fit, fit, inverse, orient, oriented, place_roughly, window_box
+from alignment import Fit, approach, fit, inverse, orient, oriented, place_roughly, window_box
 from duplicates import (
     BURST,
     SAME,
@@ -117,7 +117,9 @@ def test_a_rough_place_and_a_fit_find_the_part_that_was_cut_out() -> None:
     whole, part = photograph(12).convert("L"), photograph(12).convert("L").crop((32, 36, 288, 228))
     small = [np.asarray(one.resize((32, 32)))[None] for one in (whole, part)]
     rough = place_roughly(small[0], small[1])
-    found = fit(whole, orient(part, int(rough.orientation[0])), window_box(int(rough.window[0])))
+    box = approach(small[0][0], small[1][0], window_box(int(rough.window[0])))
+    assert box is not None
+    found = fit(whole, part, box)
     assert (rough.score[0] > 0.9, rough.orientation[0], bool(rough.swapped[0])) == (True, 0, False)
     assert found is not None
     assert found.box == pytest.approx((0.1, 0.15, 0.9, 0.95), abs=0.005)
@@ -145,7 +147,11 @@ def test_hashes_of_turned_pictures_are_found_by_table_and_no_others() -> None:
     shown = [photograph(number) for number in range(40)]
     shown += [recompressed(orient(photograph(number), number % 8), 40) for number in range(40)]
     pictures = looked_at(shown)
-    pairs = {pair for a, b in nearly_equal(pictures.hashes, np.arange(80)) for pair in zip(a.tolist(), b.tolist())}
+    pairs = {
+        pair
+        for a, b in nearly_equal(pictures.hashes, np.arange(80))
+        for pair in zip(a.tolist(), b.tolist(), strict=True)
+    }
     assert {(number, number + 40) for number in range(40)} <= pairs
     assert len(pairs) < 45
     first, second = np.array(sorted(pairs)).T
@@ -228,7 +234,7 @@ def test_two_exposures_seconds_apart_are_a_burst_however_alike() -> None:
 
     def tier(apart: float, similarity: float = 0.9) -> list[int]:
         contents = contents_of(pictures, seconds={0: 50.0, 1: 50.0 + apart}, similarity=similarity)
-        return find_pairs(contents, pictures, DuplicateOptions(min_similarity=0.8)).tier.tolist()
+        return list(find_pairs(contents, pictures, DuplicateOptions(min_similarity=0.8)).tier)
 
     assert (tier(2), tier(0), tier(3_600)) == ([BURST], [SAME], [SAME])
     assert tier(2, similarity=0.5) == [BURST]

@@ -112,7 +112,8 @@ def test_images_that_left_are_dropped_and_those_that_came_are_not_compared_yet(s
         find_duplicates(writer, current(writer), OPTIONS)
         gone = writer.record_at(b"/archive/1 again.jpg")
         changed = writer.record_at(b"/archive/2 mirrored.jpg")
-        assert gone is not None and changed is not None
+        assert gone is not None
+        assert changed is not None
         writer.remove([gone.image_id])
         other = photograph(77)
         add(writer, {"/archive/2 mirrored.jpg": other, "/archive/77.jpg": other})
