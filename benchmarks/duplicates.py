@@ -135,9 +135,9 @@ def next_shot(image: Image.Image, number: int, sign: int) -> Image.Image:
 class Judged:
     """What was found, held against what was made.
 
-    Pairs of tiers 1 and 2: `found` of the `true` ones there are, `wrong` ones by what they are of, and `known` ones of photographs
-    that are in caltech101 twice. `recalls`: the share 0…1 of each kind of copy that was found with its original. `later`: the tiers of
-    originals with what was taken seconds later.
+    Pairs of tiers 1 and 2: `found` of the `true` ones there are, `wrong` ones by what they are of, and `known` ones of
+    photographs that are in caltech101 twice. `recalls`: the share 0…1 of each kind of copy that was found with its original.
+    `later`: the tiers of originals with what was taken seconds later.
     """
 
     found: int
