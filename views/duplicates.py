@@ -178,7 +178,8 @@ class _Collected:
         _, firsts, self._content = np.unique(rows, return_index=True, return_inverse=True)
         self._places = np.searchsorted(snapshot.ids, images[firsts])
         records = store.records(images[firsts].tolist())
-        self._records = [records[image_id] for image_id in images[firsts].tolist()]
+        gone = Record(b"", 0, 0)  # between reading the vectors and the catalog
+        self._records = [records.get(image_id, gone) for image_id in images[firsts].tolist()]
         self._pictures: OrderedDict[int, Image.Image] = OrderedDict()
 
     def look(self, on_progress: OnProgress) -> Pictures:
