@@ -335,13 +335,46 @@ def colour_at(page: Page, x: float, y: float) -> list[int]:
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("layout", ["grid", "tsne"])
 @pytest.mark.parametrize("drawing", ["webgl", "canvas"])
-def test_pictures_are_drawn_where_the_map_has_them(context: BrowserContext, client: FlaskClient, drawing: str) -> None:
-    page = opened(context, f"/map?drawing={drawing}&layout=grid")
+def test_pictures_are_drawn_where_the_map_has_them(
+    context: BrowserContext, client: FlaskClient, drawing: str, layout: str
+) -> None:
+    page = opened(context, f"/map?drawing={drawing}&layout={layout}")
     expect(page.locator(READY)).to_have_attribute("data-drawing", drawing)
     for kind, wanted in (("red", (200, 30, 30)), ("black", (20, 20, 20))):
         shown = colour_at(page, *where(page, of_kind(client, kind)[1]))
         assert np.abs(np.array(shown) - np.array(wanted)).max() < 30, kind
+
+
+@pytest.mark.browser
+def test_a_map_by_likeness_fills_the_window_and_cells_stay_square(page: Page, client: FlaskClient) -> None:
+    for width, height in ((1500, 700), (1100, 640)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function(
+            """(width) => {
+                const { camera } = lookalikeMap.page;
+                const [left, top, right, bottom] = camera.extent;
+                const shares = [(right - left) * camera.scales[0] / camera.width, (bottom - top) * camera.scales[1] / camera.open];
+                return camera.width === width && shares.every((share) => share > 0.9 && share <= 1);
+            }""",
+            arg=width,
+        )
+    page.mouse.move(*where(page, of_kind(client, "red")[0]))
+    expect(page.locator("[data-card] [data-label]")).to_have_text("red")
+    page.get_by_role("button", name="Grid", exact=True).click()
+    settle(page)
+    across, down = page.evaluate("() => lookalikeMap.page.camera.scales")
+    assert across == down
+
+
+@pytest.mark.browser
+def test_a_change_of_layout_begins_with_what_is_seen(browser: Browser, address: str, client: FlaskClient) -> None:
+    with browser.new_context(base_url=address, viewport={"width": 1280, "height": 800}) as context:
+        page = opened(context, "/map")
+        before = page.evaluate("() => lookalikeMap.page.camera.scales")
+        after = page.evaluate("() => { lookalikeMap.page.change('grid'); return lookalikeMap.page.camera.scales; }")
+        assert after == pytest.approx(before)
 
 
 @pytest.mark.browser

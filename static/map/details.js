@@ -28,12 +28,13 @@ export class Details {
   }
 
   #wanted(camera) {
-    const half = this.scene.size(camera) / 2 / camera.scale;
-    const [left, top, right, bottom] = camera.box;
-    const seen = this.scene.inside([left - half, top - half, right + half, bottom + half]);
+    const half = this.scene.size(camera) / 2;
+    const box = [...camera.toMap(-half, -half), ...camera.toMap(camera.width + half, camera.height + half)];
+    const seen = this.scene.inside(box);
+    const [across, down] = camera.scales;
     const away = (point) => {
       const [x, y] = this.scene.place(point);
-      return (x - camera.x) ** 2 + (y - camera.y) ** 2;
+      return ((x - camera.x) * across) ** 2 + ((y - camera.y) * down) ** 2;
     };
     const nearest = seen.map((point) => [away(point), point]).sort((one, other) => one[0] - other[0]);
     const wanted = nearest.slice(0, this.slots.length).map(([, point]) => point);

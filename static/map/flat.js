@@ -62,7 +62,7 @@ export class Drawing {
   /** Where all points are on the screen now, in its own pixels. */
   #locate(camera, progress, ratio) {
     const { before, layout, count } = this.scene;
-    const scale = (camera.scale * ratio) / 65535;
+    const [across, down] = camera.scales.map((scale) => (scale * ratio) / 65535);
     const [left, top] = camera.toScreen(0, 0).map((place) => place * ratio);
     const [from, to, xy] = [before.places, layout.places, this.xy];
     for (let i = 0; i < count; i++) {
@@ -72,8 +72,8 @@ export class Drawing {
         share = Math.min(1, Math.max(0, (progress - late) / 0.65));
         share = share * share * (3 - 2 * share);
       }
-      xy[2 * i] = (from[2 * i] + (to[2 * i] - from[2 * i]) * share) * scale + left;
-      xy[2 * i + 1] = (from[2 * i + 1] + (to[2 * i + 1] - from[2 * i + 1]) * share) * scale + top;
+      xy[2 * i] = (from[2 * i] + (to[2 * i] - from[2 * i]) * share) * across + left;
+      xy[2 * i + 1] = (from[2 * i + 1] + (to[2 * i + 1] - from[2 * i + 1]) * share) * down + top;
     }
   }
 

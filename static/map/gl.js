@@ -121,8 +121,7 @@ export class Drawing {
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     gl.useProgram(this.program.program);
     twgl.setBuffersAndAttributes(gl, this.program, this.points);
-    const across = (2 * ratio * camera.scale) / width;
-    const down = (2 * ratio * camera.scale) / height;
+    const [across, down] = [width, height].map((side, axis) => (2 * ratio * camera.scales[axis]) / side);
     twgl.setUniforms(this.program, {
       u_scale: [across, -down],
       u_offset: [-camera.x * across, camera.y * down - ((2 * camera.middle[1] - camera.height) * ratio) / height],

@@ -77,7 +77,6 @@ export class MapPage {
   resize() {
     const stage = this.part("stage").getBoundingClientRect();
     this.ratio = Math.min(window.devicePixelRatio || 1, MOST_RATIO);
-    this.camera.extent = this.scene.layout.extent;
     const panel = this.part("panel");
     const sheet = panel.offsetWidth === Math.round(stage.width) ? panel.offsetHeight : 0; // on a phone
     this.camera.resize(stage.width, stage.height, this.part("top").offsetHeight + 16, sheet);
@@ -100,7 +99,8 @@ export class MapPage {
     this.asked = undefined;
     const moving = this.camera.step(now);
     const progress = this.scene.progress(now);
-    this.drawing.draw(this.camera, { size: this.scene.size(this.camera), progress, ratio: this.ratio });
+    const [before, size] = [this.scene.before, this.scene.layout].map((layout) => this.scene.size(this.camera, layout));
+    this.drawing.draw(this.camera, { size: before + (size - before) * progress, progress, ratio: this.ratio });
     this.spots.place(this.scene, this.camera, progress < 1);
     if (progress < 1) this.point(-1);
     this.card.show(this.pointed, this.camera);
@@ -135,7 +135,7 @@ export class MapPage {
   }
 
   #limits() {
-    this.camera.extent = this.scene.layout.extent;
+    this.camera.take(this.scene.layout);
     this.camera.mostZoom = Math.max(4, 260 / (this.scene.layout.spacing * this.camera.base));
   }
 

@@ -11,8 +11,8 @@ const CHANGE_MS = 1100;
 const LEAST_SIZE = 2.6;
 const MOST_SIZE = 190;
 const LEAST_PICTURE = 8;
-const OVERLAP = 1.9; // of the space between neighbours, that pictures take when the whole map is seen
-const GROWTH = 0.7; // they grow more slowly than that space, so that zooming in draws them apart
+const OVERLAP = 2.7; // of the space between neighbours, that pictures take when the whole map is seen
+const GROWTH = 0.6; // they grow more slowly than that space, so that zooming in draws them apart
 const READERS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
 
 /** Read the columns of the file of points. */
@@ -108,9 +108,9 @@ export class Scene {
   }
 
   /** The longer side of a picture on the screen, in CSS pixels. */
-  size(camera) {
-    const whole = this.layout.spacing * camera.base;
-    if (this.layout.cell) return Math.min(Math.max(0.96 * whole * camera.zoom, LEAST_SIZE), MOST_SIZE);
+  size(camera, layout = this.layout) {
+    const whole = layout.spacing * camera.base * Math.sqrt(camera.shape[0] * camera.shape[1]);
+    if (layout.cell) return Math.min(Math.max(0.96 * whole * camera.zoom, LEAST_SIZE), MOST_SIZE);
     const least = this.pictures ? LEAST_PICTURE : LEAST_SIZE;
     return Math.min(Math.max(OVERLAP * whole, least) * camera.zoom ** GROWTH, MOST_SIZE);
   }
@@ -152,12 +152,12 @@ export class Scene {
   /** The point whose picture is seen at a place of the screen, or -1; with `reach` the nearest that is no further away. */
   at(camera, screenX, screenY, reach = 5) {
     const half = this.size(camera) / 2;
-    const far = Math.max(half, reach) / camera.scale;
-    const [x, y] = camera.toMap(screenX, screenY);
+    const far = Math.max(half, reach);
+    const box = [...camera.toMap(screenX - far, screenY - far), ...camera.toMap(screenX + far, screenY + far)];
     let [best, rank] = [-1, -Infinity];
-    this.layout.eachNear([x - far, y - far, x + far, y + far], (point) => {
-      const [px, py] = this.place(point);
-      const [dx, dy] = [Math.abs(px - x) * camera.scale, Math.abs(py - y) * camera.scale];
+    this.layout.eachNear(box, (point) => {
+      const [x, y] = camera.toScreen(...this.place(point));
+      const [dx, dy] = [Math.abs(x - screenX), Math.abs(y - screenY)];
       const on = this.pictures && dx <= half * Math.min(1, this.ratios[point]) && dy <= half * Math.min(1, 1 / this.ratios[point]);
       const away = Math.hypot(dx, dy);
       if (!on && away > reach) return;
