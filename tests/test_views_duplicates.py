@@ -125,6 +125,24 @@ def test_images_that_left_are_dropped_and_those_that_came_are_not_compared_yet(s
         assert opened.of(changed.image_id).image_a.tolist() == []
 
 
+def test_what_was_found_holds_after_compacting_but_for_what_changed_meanwhile(settings: Settings) -> None:
+    with open_writer(settings.rsc_files, command="test") as writer:
+        find_duplicates(writer, current(writer), OPTIONS)
+        first, changed = (writer.record_at(path) for path in (b"/archive/1.jpg", b"/archive/2 mirrored.jpg"))
+        assert first is not None
+        assert changed is not None
+        writer.remove([first.image_id + 3])  # before the others, so that they get other rows
+        add(writer, {"/archive/2 mirrored.jpg": photograph(77)})
+        rows = writer.snapshot(MANIFEST.key).rows.tolist()
+        writer.compact()
+        assert writer.snapshot(MANIFEST.key).rows.tolist() != rows
+        publish(writer, MANIFEST.key, settings)
+        opened = open_duplicates(writer, current(writer))
+        assert opened.not_compared.tolist() == [changed.image_id]
+        assert [set(group.image_ids) for group in opened.groups("same")] == [{2, 11, 12}, {1, 8}]
+        assert len(opened.groups("burst")) == 1
+
+
 def test_a_view_that_was_not_computed_is_named(store: Store) -> None:
     with pytest.raises(ViewMissingError, match=r"python duplicates\.py"):
         open_duplicates(store, current(store))

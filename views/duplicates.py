@@ -1,7 +1,8 @@
 """The duplicates of a collection: what goes in, which files a generation keeps of them, and opening them again.
 
 Owns reading vectors, thumbnails and times, and the view "duplicates": its pairs (`duplicates-pairs.npz`) and which images with
-which vectors they were found among (`duplicates-images.npy`). Does not own what a duplicate is (`duplicates.py`).
+which contents they were found among (`duplicates-images.npy`: ids and the first 8 bytes of SHA-256; rows of vectors would change
+when a collection is compacted). Does not own what a duplicate is (`duplicates.py`).
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def find_duplicates(
 
     def write(folder: Path) -> list[str]:
         found.pairs.save(folder / PAIRS_FILE)
-        np.save(folder / IMAGES_FILE, np.stack([snapshot.ids, snapshot.rows]))
+        np.save(folder / IMAGES_FILE, np.stack([snapshot.ids, _contents_of(writer, snapshot.ids)]))
         return [PAIRS_FILE, IMAGES_FILE]
 
     view = publish_view(writer, generation, VIEW, write, options=found.options, report=found.report)
@@ -157,13 +158,20 @@ def open_duplicates(store: Store, generation: Generation) -> Duplicates:
     if view is None:
         raise ViewMissingError("The duplicates have not been looked for yet. Run: python duplicates.py")
     snapshot = store.snapshot(generation.manifest["vectors_key"])
-    ids, rows = np.load(generation.folder / IMAGES_FILE)
+    ids, contents = np.load(generation.folder / IMAGES_FILE)
     places = np.minimum(np.searchsorted(ids, snapshot.ids), max(len(ids) - 1, 0))
-    there = (ids[places] == snapshot.ids) & (rows[places] == snapshot.rows)
+    there = (ids[places] == snapshot.ids) & (contents[places] == _contents_of(store, snapshot.ids))
     pairs = load_pairs(generation.folder / PAIRS_FILE)
     known = snapshot.ids[there]
     pairs = pairs.where(np.isin(pairs.image_a, known) & np.isin(pairs.image_b, known))
     return Duplicates(pairs, snapshot.ids[~there], options=view.options, report=view.report, created_at=view.created_at)
+
+
+def _contents_of(store: Store, ids: Ids) -> Ids:
+    """Return the beginnings of the contents' SHA-256, int64 (n,), by which changed images are told; 0 for one that is gone."""
+    rows = store.catalog.execute("SELECT image_id, substr(sha256, 1, 8) FROM images WHERE sha256 IS NOT NULL")
+    known = {image_id: int.from_bytes(start, "big", signed=True) for image_id, start in rows}
+    return np.array([known.get(image_id, 0) for image_id in ids.tolist()], dtype=np.int64)
 
 
 class _Collected:
