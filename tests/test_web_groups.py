@@ -25,6 +25,7 @@ from store import Record, open_writer
 from tests.grouped_collection import SIM, add_images, make_collection
 from views.grouping import GroupOptions, build_groups
 from views.groups import Group
+from views.map import MapOptions, build_map
 
 RED, WHITE, BLACK = 1, 9, 21
 """The first image of each kind."""
@@ -142,7 +143,7 @@ def test_a_group_leads_to_the_map_where_there_is_one(client: FlaskClient, settin
         ([("2019", 0.5), ("2020", 0.5)], ["dog, hound", "dog, hound", "cat"], "Looks like dog"),
         ([("2019", 0.5), ("2020", 0.5)], ["dog, hound", "cat"], "2019"),
         ([], ["dog, hound"], "Looks like dog"),
-        ([], [], "Without a name"),
+        ([], [], "3 alike"),
     ],
 )
 def test_a_group_without_a_name_is_called_by_what_most_of_it_is(
@@ -151,6 +152,20 @@ def test_a_group_without_a_name_is_called_by_what_most_of_it_is(
     group = Group(np.arange(1, 4), None, None, labels, None, None)
     images = [replace(INFO, predicted_labels=[(name, 0.9)]) for name in seen]
     assert web.groups._looks(group, images) == title
+
+
+def test_a_group_is_called_the_same_on_the_map(
+    client: FlaskClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_writer(settings.rsc_files, command="a test") as writer:
+        generation = writer.generation()
+        assert generation is not None
+        build_map(writer, generation, MapOptions(("date",)))
+    client.post(f"/groups/{WHITE}", data={"name": "Snow"})
+    monkeypatch.setattr(web.groups, "_looks", lambda group, images: f"{group.size} as {images[0].label}")
+    spots = json_of(client, "/api/v1/map")["spots"]
+    assert [spot["name"] for spot in spots] == ["Snow", "16 as black", "8 as red"]
+    assert json_of(client, f"/api/v1/map/group?image_id={RED}")["name"] == "8 as red"
 
 
 def test_the_images_of_a_group_are_in_order_of_how_central_they_are(reader: FlaskClient) -> None:

@@ -108,6 +108,11 @@ def _cards(groups: Sequence[Group]) -> list[Card]:
     return [_card(group, infos) for group in groups]
 
 
+def titles(groups: Sequence[Group]) -> list[str]:
+    """Return what each group is called, wherever it is shown: as a person named it, else by what most of it is."""
+    return [card.title for card in _cards(groups)]
+
+
 def _card(group: Group, infos: Mapping[int, ImageInfo]) -> Card:
     images = [infos[i] for i in group.image_ids[:IMAGES_A_CARD].tolist() if i in infos]
     title = group.name or _looks(group, images)
@@ -133,7 +138,9 @@ def _looks(group: Group, images: Sequence[ImageInfo]) -> str:
     best, count = seen.most_common(1)[0] if seen else ("", 0)
     if 2 * count > len(images):
         return "Looks like " + best.partition(",")[0]
-    return group.labels[0][0] if group.labels else "Without a name"
+    if group.labels:
+        return group.labels[0][0]
+    return "Alone" if group.size == 1 else f"{group.size:,} alike"
 
 
 def _percent(share: float) -> str:

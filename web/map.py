@@ -17,11 +17,12 @@ from api import image_json
 from atlases import Atlases, open_atlases
 from errors import CollectionError, ImageNotFoundError, OptionError, RequestError, ViewMissingError
 from publishing import view_of
-from search import Example, Filter, ImageInfo, Query
+from search import Example, Filter, Query
 from store import Generation, NamedGroup, Record, Store, named_groups, tag_counts, tag_images, tagged_images
 from views.duplicates import open_duplicates
-from views.groups import Group, Groups, open_groups
+from views.groups import Groups, open_groups
 from views.map import Map, open_map
+from web.groups import titles
 from web.map_table import Ids, PointTable, point_table
 
 TITLES: Mapping[str, str] = {"tsne": "By likeness", "umap": "By likeness (UMAP)", "grid": "Grid", "date": "By date"}
@@ -217,20 +218,11 @@ def _group_spots(opened: Opened) -> list[dict[str, object]]:
     named = [listed.of(number) for number in listed.names]
     largest = [group for group in listed[:MOST_SPOTS] if group.name is None and group.size >= LEAST_SPOT]
     shown = sorted([*named, *largest], key=lambda group: (group.name is None, -group.size))[:MOST_SPOTS]
-    looks = requested.service().images([group.central_id for group in shown if not (group.name or group.labels)])
     spots = [
-        _spot(opened, _group_name(group, looks), group.image_ids, named=group.name is not None, sim=groups.sim)
-        for group in shown
+        _spot(opened, title, group.image_ids, named=group.name is not None, sim=groups.sim)
+        for group, title in zip(shown, titles(shown), strict=True)
     ]
     return [spot for spot in spots if spot is not None]
-
-
-def _group_name(group: Group, looks: dict[int, ImageInfo]) -> str:
-    """Return what a group is called: by a person, by its commonest label, or by what the network saw in its middle."""
-    if group.name or group.labels:
-        return group.name or group.labels[0][0]
-    seen = looks[group.central_id].predicted_labels if group.central_id in looks else []
-    return seen[0][0].partition(",")[0] if seen else f"{group.size:,} alike"
 
 
 def _named_spots(opened: Opened) -> list[dict[str, object]]:
@@ -278,7 +270,7 @@ def group() -> Response:
     groups = _groups()
     if groups is not None:
         found = groups.group_of(image_id, _wanted_sim(fields))
-        name, members = _group_name(found, requested.service().images([found.central_id])), found.image_ids.tolist()
+        name, members = titles([found])[0], found.image_ids.tolist()
     else:
         name, members = _group_without_tree(opened, image_id, opened.labels[place[0]])
     there = opened.ids(opened.places(members))
