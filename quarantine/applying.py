@@ -207,7 +207,7 @@ def _check_room(quarantine: Path, steps: Sequence[_Step]) -> None:
         )
     if not os.access(place, os.W_OK | os.X_OK):
         raise QuarantineError(
-            f"The quarantine {quarantine} cannot be written to: mend its permissions, or choose another."
+            f"The quarantine {quarantine} cannot be written to: mend its permissions, or name another folder with --quarantine."
         )
     folders = dict.fromkeys(os.path.dirname(step.row.path) for step in steps)
     closed = next((folder for folder in folders if not os.access(folder, os.W_OK | os.X_OK)), None)
@@ -269,14 +269,27 @@ def _move_all(run: Run, steps: Sequence[_Step], on_progress: OnProgress, stop: t
                 on_progress("Moving", done, len(steps))
             journal.write({"event": "finished"})
     except OSError as error:
-        full = " Make room on its disk." if error.errno in NO_ROOM else ""
-        other = " It lies on another disk." if error.errno == errno.EXDEV else ""
-        name = path_text(os.fsencode(error.filename)) if error.filename else str(run.folder / JOURNAL)
-        raise QuarantineError(
-            f"{done:,} of {len(steps):,} files were moved, then {name} could not be: {error.strerror}.{full}{other} Nothing is "
-            f"lost. Mend that and apply the plan again to go on, or bring all back: python duplicates.py --restore {run.folder}"
-        ) from error
+        raise _stopped(run, f"{done:,} of {len(steps):,} files were moved", error) from error
     return done
+
+
+def _stopped(run: Run, done: str, error: OSError) -> QuarantineError:
+    journal = run.folder / JOURNAL
+    if error.filename in (None, journal):
+        what = f"the journal {journal} could not be written"
+        if not journal.exists():
+            return QuarantineError(
+                f"{done}, then {what}: {error.strerror}. What was moved lies in the quarantine, wherever that is now: put "
+                "it back to its place, then apply the plan again or restore."
+            )
+    else:
+        what = f"{path_text(os.fsencode(error.filename))} could not be"
+    full = " Make room on its disk." if error.errno in NO_ROOM else ""
+    other = " It lies on another disk." if error.errno == errno.EXDEV else ""
+    return QuarantineError(
+        f"{done}, then {what}: {error.strerror}.{full}{other} Nothing is lost. Mend that and apply the plan again to go on, or "
+        f"bring all back: python duplicates.py --restore {run.folder}"
+    )
 
 
 def _settle(run: Run, journal: Journal) -> None:
@@ -300,26 +313,34 @@ def _move(run: Run, journal: Journal, step: _Step) -> None:
     row, folder = step.row, os.path.dirname(step.row.path)
     for path, was in ((step.kept, step.kept_was), (row.path, step.was)):
         if not _is_same(path, was):
-            raise FileNotFoundError(errno.ENOENT, "it has changed or gone since it was checked", path)
+            raise _changed(path)
     move = Move(row.path, row.path[1:], row.size, row.mtime_ns, row.sha256, os.stat(folder).st_mtime_ns)
     again = 1
     while run.holds(move):  # another file had this path when an earlier part of the run moved it
         again += 1
         move = replace(move, place=b"%d/" % again + row.path[1:])
     target = run.place_of(move)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
     number = len(run.moves)
     run.moves.append(move)
     told = {"path": path_text(move.path), "place": path_text(b"/" + move.place), "sha256": move.sha256.hex()}
     numbers = {"size": move.size, "mtime_ns": move.mtime_ns, "folder_mtime_ns": move.folder_mtime_ns}
     journal.write({"event": "move", **told, **numbers})
     try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         rename_new(row.path, target)
+        if not _is_same(target, step.was):  # another file took its place just before
+            rename_new(target, row.path)
+            raise _changed(row.path)
     except OSError:
-        with contextlib.suppress(OSError):
-            _say_void(journal, number, move)
+        if not run.holds(move):
+            with contextlib.suppress(OSError):
+                _say_void(journal, number, move)
         raise
     _say_moved(journal, number, move)
+
+
+def _changed(path: bytes) -> OSError:
+    return FileNotFoundError(errno.ENOENT, "it has changed or gone since it was checked", path)
 
 
 def _is_same(path: bytes, was: os.stat_result) -> bool:

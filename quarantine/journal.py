@@ -67,6 +67,15 @@ class Run:
         """Tell whether a file is in quarantine now, whatever the journal came to say of it."""
         return os.path.lexists(self.place_of(move))
 
+    def was_moved(self, move: Move) -> bool:
+        """Tell whether a file was ever moved: it was not where an apply was killed or failed when it was about to be."""
+        return move.untouched is not None or not (move.is_void or move.left_mtime_ns is None) or self.holds(move)
+
+    @property
+    def is_back(self) -> bool:
+        """Whether all files of the run were brought back."""
+        return not any(self.holds(move) or (self.was_moved(move) and not move.is_back) for move in self.moves)
+
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -87,7 +96,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Journal:
-    """A journal that is being written: a line is on the disk when `write` returns, or is not in it at all."""
+    """A journal that is being written: a line is on the disk when `write` returns, or is not in it at all.
+
+    `write` raises `OSError`, too where the journal is at its place no more: what is moved then could never be brought back.
+    """
 
     def __init__(self, run: Run) -> None:
         self.path = run.folder / JOURNAL
@@ -100,6 +112,8 @@ class Journal:
 
     def write(self, event: Mapping[str, Any]) -> None:
         line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
+        if not self._is_at_its_place():
+            raise FileNotFoundError(errno.ENOENT, "it was moved or deleted meanwhile", self.path)
         try:
             written = os.pwrite(self._descriptor, line, self._bytes)
             if written < len(line):
@@ -110,6 +124,12 @@ class Journal:
                 os.ftruncate(self._descriptor, self._bytes)
             raise
         self._bytes += len(line)
+
+    def _is_at_its_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         os.close(self._descriptor)

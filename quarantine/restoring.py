@@ -50,12 +50,13 @@ def restore(
     as far as nothing else changed in them. Raises `QuarantineError` where there is no journal, or it is damaged.
     """
     stop = stop or threading.Event()
-    runs = _runs_at(place)
-    done = _Restoring(on_progress, stop, sum(len(run.moves) for run in runs))
-    with locked(runs[0].folder.parent):
-        for run in reversed([read_run(run.folder) for run in runs]):
+    folders = tuple(run.folder for run in _runs_at(place))
+    with locked(folders[0].parent):
+        runs = [read_run(folder) for folder in folders]
+        runs = [run for run in runs if not run.is_back] or runs  # what was undone long ago is not told again
+        done = _Restoring(on_progress, stop, sum(len(run.moves) for run in runs))
+        for run in reversed(runs):
             done.bring_back(run)
-    folders = tuple(run.folder for run in runs)
     return Restored(folders, done.restored, done.already, tuple(done.problems), stop.is_set())
 
 
@@ -97,8 +98,8 @@ class _Restoring:
 
     def _bring_back(self, run: Run, journal: Journal, number: int, move: Move) -> None:
         if not run.holds(move):
-            if move.untouched is None and (move.is_void or move.left_mtime_ns is None):
-                return  # it was about to be moved when the apply was killed or failed
+            if not run.was_moved(move):
+                return
             if move.is_back or os.path.lexists(move.path):
                 self.already += 1
             else:

@@ -192,6 +192,25 @@ def test_all_runs_of_a_quarantine_come_back_the_latest_first(photos: Path) -> No
     assert tree(photos) == {name: what for name, what in before.items() if name != b"."}
 
 
+def test_what_an_earlier_run_brought_back_is_not_told_again(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, count = plan_of(photos), itertools.count(1)
+
+    def killed(source: bytes, target: bytes) -> None:
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        rename_new(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quarantine.applying, "rename_new", killed)
+        with pytest.raises(KeyboardInterrupt):
+            apply_plan(plan, photos)
+    assert restore(photos).restored == 1
+    apply_plan(plan, photos)
+    restored = restore(photos)
+    assert (restored.restored, restored.already, len(restored.runs)) == (3, 0, 2)
+    assert restore(photos).already == 4
+
+
 def test_a_clock_that_goes_back_does_not_put_runs_in_another_order(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +417,46 @@ def test_a_file_that_changes_after_the_check_stays(photos: Path) -> None:
     with pytest.raises(QuarantineError, match=r"1 of 3 files were moved, then .* changed or gone since it was checked"):
         apply_plan(plan, photos, on_progress=meddle)
     assert len(names(photos)) == 5
+
+
+def test_a_file_that_takes_the_place_of_another_in_the_moment_of_the_move_goes_back(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, place = plan_of(photos), path_of(photos, b"camera/a.jpg")
+
+    def late(source: bytes, target: bytes) -> None:
+        if source == place:
+            (photos / "saved").write_bytes(b"saved this moment")
+            os.replace(photos / "saved", place)
+        rename_new(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quarantine.applying, "rename_new", late)
+        with pytest.raises(QuarantineError, match=r"camera/a\.jpg could not be: it has changed"):
+            apply_plan(plan, photos)
+    assert (photos / "camera/a.jpg").read_bytes() == b"saved this moment"
+    restored = restore(photos)
+    assert (restored.problems, names(photos)) == ((), set(TREE))
+    assert (photos / "camera/a.jpg").read_bytes() == b"saved this moment"
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_nothing_moves_any_more_without_a_journal_at_its_place(photos: Path, tmp_path: Path, copied: bool) -> None:
+    before, plan = tree(photos), plan_of(photos)
+
+    def meddle(step: str, done: int, total: int) -> None:
+        if step == "Moving" and done == 1:
+            os.rename(tmp_path / "out", tmp_path / "away")
+            if copied:
+                shutil.copytree(tmp_path / "away", tmp_path / "out")
+
+    with pytest.raises(
+        QuarantineError, match=r"1 of 3 files were moved, then the journal .* moved or deleted meanwhile"
+    ):
+        apply_plan(plan, tmp_path / "out", on_progress=meddle)
+    assert len(names(photos)) == 5
+    assert restore(tmp_path / "away").restored == 1
+    assert tree(photos) == before
 
 
 def test_nothing_moves_any_more_when_what_is_kept_vanishes_after_the_check(photos: Path) -> None:
