@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from errors import DamagedCollectionError, OptionError
 from linkages import graph_linkage, single_images, time_scale
-from silhouettes import best_gap
+from silhouettes import Leaves, best_gap, leaves
 from vectors import BLOCK_ROWS, Ids, Vectors
 
 METHODS = ("average", "single", "complete", "weighted", "centroid", "median", "ward")
@@ -127,18 +127,61 @@ def cut(tree: Tree, sim: float) -> Ids:
 
 
 def propose_sim(tree: Tree, vectors: Vectors, *, seconds: npt.NDArray[np.float64] | None = None) -> float:
-    """Return the sim whose groups stand apart best, found without labels. Repeatable; any number of images will do.
+    """Return the sim that `best_sim` finds, and imagecluster's usual one where there is none."""
+    found = best_sim(tree, vectors, seconds=seconds)
+    return DEFAULT_SIM if found is None else found
 
-    `vectors` and `seconds` are those that the tree was made of.
+
+def best_sim(tree: Tree, vectors: Vectors, *, seconds: npt.NDArray[np.float64] | None = None) -> float | None:
+    """Return the sim whose groups stand apart best, found without labels; None where none do. Repeatable.
+
+    `vectors` and `seconds` are those that the tree was made of; any number of images will do.
     """
     if tree.images < 3 or not tree.max_distance:
-        return DEFAULT_SIM
+        return None
     if tree.options.components is not None:
         vectors = principal_components(vectors, tree.options.components)
     alpha, cosine = tree.options.alpha, tree.options.metric == "cosine"
     images, mix = single_images(vectors, cosine=cosine, alpha=alpha, seconds=seconds if tree.timed else None)
     gap = best_gap(tree.merges, images, mix, tree.max_distance)
-    return DEFAULT_SIM if gap is None else _between(1 - gap[1] / tree.max_distance, 1 - gap[0] / tree.max_distance)
+    return None if gap is None else _between(1 - gap[1] / tree.max_distance, 1 - gap[0] / tree.max_distance)
+
+
+class Branches:
+    """All groups of all cuts of a tree, for finding the one that holds certain images. Only the images at `there` count.
+
+    `there` int64 (m,) are places in the tree, ascending: images may have gone since it was made.
+    """
+
+    def __init__(self, tree: Tree, there: Ids) -> None:
+        count = tree.images
+        self._runs: Leaves = leaves(tree.merges)
+        self._ends = self._runs.starts + np.concatenate([np.ones(count), tree.merges[:, 3]]).astype(np.int64)
+        self._sizes = self._counts(there)
+        above = np.full(2 * count - 1, np.inf)
+        above[tree.merges[:, :2].astype(np.int64)] = self._runs.heights[count:, None]
+        largest = tree.max_distance or 1.0
+        self._from, self._to = (1 - above / largest).clip(0), 1 - self._runs.heights / largest
+        self._to[-1] = 1.0  # at sim 0 all images are one group, however high they join
+
+    def nearest(self, wanted: Ids, least: float) -> tuple[float, int] | None:
+        """Return a sim at which one group is most nearly the images at `wanted`, and one of them that is in it.
+
+        `wanted` int64 (k,) are some of `there`. None where images of both are nowhere at least `least` of the images of either.
+        """
+        shared = self._counts(wanted)
+        overlaps = np.where(self._from < self._to, shared / (self._sizes + len(wanted) - shared), 0)
+        best = int(overlaps.argmax())
+        if not overlaps[best] >= least:
+            return None
+        inside = self._runs.order[self._runs.starts[best] : self._ends[best]]
+        sim = 0.0 if best == len(shared) - 1 else _between(float(self._from[best]), float(self._to[best]))
+        return sim, int(inside[np.isin(inside, wanted)][0])
+
+    def _counts(self, places: Ids) -> Ids:
+        """Return how many images at `places` each branch has, images first, int64 (2n - 1,)."""
+        before = np.concatenate([[0], np.cumsum(np.isin(self._runs.order, places))])
+        return np.asarray(before[self._ends] - before[self._runs.starts])
 
 
 def _between(low: float, high: float) -> float:

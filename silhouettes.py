@@ -39,10 +39,16 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Leaves:
-    """The images of a tree side by side: `order` int64 (n,), and the height at which each joins the next, float64 (n - 1,)."""
+    """The images of a tree side by side: `order` int64 (n,), and the height at which each joins the next, float64 (n - 1,).
+
+    Of every node of the tree, images first: the place of its first image, `starts` int64 (2n - 1,), and the height from which
+    cuts have it, `heights` float64 (2n - 1,).
+    """
 
     order: Ids
     joins: Numbers
+    starts: Ids
+    heights: Numbers
 
 
 def leaves(merges: npt.NDArray[np.float64]) -> Leaves:
@@ -63,7 +69,9 @@ def leaves(merges: npt.NDArray[np.float64]) -> Leaves:
     while following[order[-1]] >= 0:
         order.append(following[order[-1]])
     places = np.array(order, dtype=np.int64)
-    return Leaves(places, np.array(joins)[places[:-1]])
+    found = np.empty(count, dtype=np.int64)
+    found[places] = np.arange(count)
+    return Leaves(places, np.array(joins)[places[:-1]], found[heads], np.array(highs))
 
 
 def best_gap(merges: npt.NDArray[np.float64], images: Groups, mix: Mix, highest: float) -> tuple[float, float] | None:

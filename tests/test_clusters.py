@@ -320,6 +320,28 @@ def test_of_two_that_overlap_one_group_the_better_keeps_it_and_the_other_takes_t
 # On disk.
 
 
+@pytest.mark.parametrize("method", clusters.METHODS)
+def test_the_sim_at_which_images_are_a_group_is_found_again(method: str) -> None:
+    vectors = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
+    vectors[10:14] = vectors[9]
+    tree = build_tree(vectors, ClusterOptions(method=method))
+    branches = clusters.Branches(tree, np.arange(60))
+    for sim in (0.0, 0.3, 0.6, 0.9):
+        for places in members(cut(tree, sim)):
+            found = branches.nearest(places, 0.5)
+            assert found is not None
+            labels = cut(tree, found[0])
+            assert np.flatnonzero(labels == labels[found[1]]).tolist() == places.tolist()
+
+
+def test_images_that_are_together_nowhere_have_no_sim_and_those_that_are_gone_do_not_count() -> None:
+    tree = build_tree(np.array([[0], [1], [10], [11]], dtype=np.float32))
+    assert clusters.Branches(tree, np.arange(4)).nearest(np.array([0, 2]), 0.6) is None
+    found = clusters.Branches(tree, np.array([0, 2, 3])).nearest(np.array([2, 3]), 1)
+    assert found is not None
+    assert cut(tree, found[0]).tolist() == [0, 0, 1, 1]
+
+
 def test_a_tree_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     vectors, _ = grouped(3, 4)
     tree = build_tree(vectors, ClusterOptions("single", "cosine", 0.2, 0.9), seconds=np.arange(12.0))

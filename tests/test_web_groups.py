@@ -21,7 +21,7 @@ from config import Settings
 from publishing import publish_view
 from search import SearchService
 from search.answers import image_info
-from store import Record, open_writer
+from store import Record, name_group, open_writer
 from tests.grouped_collection import SIM, add_images, make_collection
 from views.grouping import GroupOptions, build_groups
 from views.groups import Group
@@ -240,6 +240,22 @@ def test_a_group_of_another_sim_is_named_there_and_led_back_to(client: FlaskClie
     assert titles(page_of(client, "/groups")) == ["black", "white", "Sunset"]  # each cut has its own names
 
 
+def test_a_name_that_no_group_has_here_is_led_to_where_one_has(client: FlaskClient, settings: Settings) -> None:
+    assert "in other groups here" not in page_of(client, "/groups")
+    client.post(f"/groups/{RED}?sim=0", data={"name": "Light & dark"})
+    page = page_of(client, "/groups")
+    assert "in other groups here" in page
+    found = re.search(r'<a href="(/groups/\d+\?sim=[\d.]+)">Light &amp; dark</a>', page)
+    assert found is not None
+    assert "<h1>Light &amp; dark</h1>" in page_of(client, found[1])
+    (named,) = json_of(client, "/api/v1/groups")["named_elsewhere"]
+    assert (named["name"], named["page_url"]) == ("Light & dark", found[1])
+    assert json_of(client, f"/api/v1/groups?sim={named['sim']}")["named_elsewhere"] == []
+    name_group(settings.rsc_files, "Light & dark", [RED, WHITE, BLACK], group_id=1)  # together in no cut
+    assert '">Light' not in page_of(client, "/groups")
+    assert "Light &amp; dark (3)" in page_of(client, "/groups")
+
+
 def test_a_name_that_cannot_be_given_is_refused(client: FlaskClient) -> None:
     assert client.post(f"/groups/{RED}", data={"name": "x" * 101}).status_code == 400
     answer = client.post("/api/v1/groups/1/name", json={"name": "x" * 101})
@@ -281,6 +297,7 @@ def test_the_api_lists_groups_with_the_state_of_the_list(reader: FlaskClient) ->
         "grouped_images": 28,
         "images_alone": 8,
         "images_not_grouped_yet": 0,
+        "named_elsewhere": [],
         "page": 1,
         "pages": 1,
     }

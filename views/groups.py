@@ -17,7 +17,7 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from clusters import Tree, cut, cut_height, load_tree, match_groups
+from clusters import Branches, Tree, cut, cut_height, load_tree, match_groups
 from errors import DamagedCollectionError, ImageNotFoundError, OptionError, ViewMissingError
 from publishing import View, view_of
 from store import Generation, NamedGroup, Record, Store, named_groups
@@ -30,6 +30,7 @@ TREE_FILE, IMAGES_FILE, VECTORS_FILE = "groups-tree.npz", "groups-images.npy", "
 SURE_OVERLAP = 0.5
 """Where a coarser cut joins a named group with others, most of what it holds has to be what was named."""
 CUTS_KEPT = 8
+NAMES_KEPT = 256
 COMMON_LABELS = 3
 
 Order = Literal["size", "time"]
@@ -134,6 +135,18 @@ class Group:
 
 
 @dataclass(frozen=True)
+class NamedElsewhere:
+    """A name that no group of a cut has: `images` are how many were named, `image_id` one of them. `sim` is one at which it has
+    its group, which then holds that image; None: these images are a group at no sim any more.
+    """
+
+    name: str
+    image_id: int
+    images: int
+    sim: float | None
+
+
+@dataclass(frozen=True)
 class _Cut:
     """The groups at one sim: `labels` (n,) their numbers, 0 the largest; `order` (n,) the images' places, group by group; group g
     is `order[starts[g] : starts[g + 1]]`.
@@ -168,7 +181,9 @@ class Groups:
         records = records_of(store, self.ids)
         self._label_names, self._label_codes = _labels(records)
         self._taken = np.array([record.taken_at or "NaT" for record in records], dtype="datetime64[s]")
+        self._tree_ids = kept.ids
         self._cut = functools.lru_cache(CUTS_KEPT)(self._cut_at)
+        self._branch = functools.lru_cache(NAMES_KEPT)(self._find_branch)
 
     def at(self, sim: float | None = None, min_size: int | None = None, *, order: Order = "size") -> GroupList:
         """Return the groups of at least `min_size` images at `sim` (None: as published), largest or earliest first.
@@ -272,6 +287,26 @@ class Groups:
         """Write the tree, and where `sim` cuts it, as a PNG. Raises `OptionError` for a tree of one image, `ExportError`."""
         draw_tree(path, self._tree.merges, cut_height(self._tree, self.sim if sim is None else sim))
 
+    def named_elsewhere(self, names: Mapping[int, NamedGroup]) -> list[NamedElsewhere]:
+        """Return the names that are not among the `names` of a cut, the first given first; none whose images are all gone."""
+        here = {named.group_id for named in names.values()}
+        others = [named for named in named_groups(self._store) if named.group_id not in here]
+        return [self._elsewhere(named) for named in others if len(named.image_ids)]
+
+    def _elsewhere(self, named: NamedGroup) -> NamedElsewhere:
+        found = self._branch(named.image_ids.tobytes())
+        sim, image_id = (None, int(named.image_ids[0])) if found is None else found
+        return NamedElsewhere(named.name, image_id, len(named.image_ids), sim)
+
+    @functools.cached_property
+    def _branches(self) -> Branches:
+        return Branches(self._tree, self._there)
+
+    def _find_branch(self, image_ids: bytes) -> tuple[float, int] | None:
+        wanted = self._there[np.isin(self.ids, np.frombuffer(image_ids, dtype=np.int64))]
+        found = self._branches.nearest(wanted, SURE_OVERLAP)
+        return None if found is None else (found[0], int(self._tree_ids[found[1]]))
+
     def names(self, found: _Cut) -> dict[int, NamedGroup]:
         """Return the names of the groups of a cut, by number, as the catalog has them now."""
         return names_by_group(named_groups(self._store), self.ids, found.labels)
@@ -304,6 +339,11 @@ class GroupList(Sequence[Group]):
     def names(self) -> Mapping[int, NamedGroup]:
         """The names of groups at this sim, by number."""
         return self._groups.names(self.cut)
+
+    @functools.cached_property
+    def named_elsewhere(self) -> list[NamedElsewhere]:
+        """The names that no group has at this sim."""
+        return self._groups.named_elsewhere(self.names)
 
     @property
     def grouped(self) -> int:

@@ -21,7 +21,7 @@ from publishing import view_of
 from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_number, wanted_text
 from search import ImageInfo
 from store import forget_group, name_group
-from views.groups import Group, GroupList, Groups, Order, open_groups
+from views.groups import Group, GroupList, Groups, NamedElsewhere, Order, open_groups
 
 pages = Blueprint("groups_pages", __name__)
 api = Blueprint("groups_api", __name__, url_prefix="/api/v1")
@@ -239,6 +239,7 @@ def index_json() -> Response:
             "grouped_images": shown.grouped,
             "images_alone": shown.alone,
             "images_not_grouped_yet": asked.groups.new,
+            "named_elsewhere": [_elsewhere_json(named) for named in shown.named_elsewhere],
             **_page_json(page),
             "results": [_group_json(card, asked) for card in _cards(shown[page.places])],
         }
@@ -274,6 +275,11 @@ def name_json(image_id: str) -> Response:
         raise OptionError('Say how the group is called: {"name": "Paris"}. DELETE takes a name away.')
     asked, found = _named(image_id, fields, forget=request.method == "DELETE")
     return jsonify({**_cut_json(asked), **_group_json(_cards([found])[0], asked)})
+
+
+def _elsewhere_json(named: NamedElsewhere) -> dict[str, Any]:
+    url = None if named.sim is None else url_for("groups_pages.group", image_id=named.image_id, sim=named.sim)
+    return {"name": named.name, "images": named.images, "sim": named.sim, "page_url": url}
 
 
 def _cut_json(asked: _Asked) -> dict[str, Any]:
