@@ -30,8 +30,9 @@ EPILOG = """examples:
   python duplicates.py --plan plan.csv                       and write down which files could go; nothing is moved
   python duplicates.py --plan plan.csv --keep oldest --protect archive
   python duplicates.py --plan plan.csv --new camera          only what is in camera and elsewhere too: camera's files go
-  python duplicates.py --apply plan.csv                      move them into a hidden folder (.lookalike-quarantine)
-  python duplicates.py --restore .lookalike-quarantine       bring them all back
+  python duplicates.py --apply plan.csv                      move them into a hidden folder, which is printed
+  python duplicates.py --restore photos/.lookalike-quarantine
+                                                             bring all back that was moved into that folder
 
 A plan is a table to be looked through: change `keep` and `remove` in it as you like. Nothing is ever deleted: when you are sure,
 delete the hidden folder yourself."""
@@ -321,12 +322,15 @@ def _applied_text(applied: Applied, arguments: argparse.Namespace, settings: Set
         lines.append(f"{applied.already:,} files of the plan had been moved before.")
     if applied.run is not None:
         lines.append(f"{applied.moved:,} files, {_size(applied.moved_bytes)}, were moved to {applied.run}")
-        if (settings.rsc_files / "catalog.sqlite").exists():
-            lines.append(
-                f"The collection in {settings.rsc_files} is without them now; a service that runs takes that up."
-            )
     elif not applied.already:
         lines.append("There is nothing to do: the plan removes no file.")
+    if applied.images_taken_out:
+        lines.append(f"The collection in {settings.rsc_files} is without them now; a service that runs takes that up.")
+    elif applied.moved:
+        lines.append(
+            f"NOTE: No collection in {settings.rsc_files} held them. If another one does, apply the plan again with --rsc-files, so "
+            "that it is without them too."
+        )
     for run in applied.runs:
         lines.append(f"Bring them back:  python duplicates.py --restore {shlex.quote(str(run))}")
     if applied.run is not None:
@@ -359,6 +363,11 @@ def _restored_text(restored: Restored) -> str:
         lines += [f"  {show_path(path)} {why}" for path, why in restored.problems[:SHOWN]]
         if len(restored.problems) > SHOWN:
             lines.append(f"  … and {len(restored.problems) - SHOWN:,} more (--json lists them all)")
+    if restored.not_searchable:
+        lines.append(
+            f"NOTE: {restored.not_searchable:,} of these images are not searched now, since their collection was compacted or moved "
+            "meanwhile. Index them again: python img2vec.py"
+        )
     if restored.interrupted:
         lines.append("Interrupted. Restore again to go on.")
     return "\n".join(lines)

@@ -27,7 +27,10 @@ LONGEST_PATH = 4_095
 
 @dataclass(frozen=True)
 class Applied:
-    """What an apply did: `moved` files of `moved_bytes` into `run`; `already` had been moved by the `earlier` runs."""
+    """What an apply did: `moved` files of `moved_bytes` into `run`; `already` had been moved by the `earlier` runs.
+
+    `images_taken_out` are those of the collection that went with them.
+    """
 
     run: Path | None
     moved: int
@@ -35,6 +38,7 @@ class Applied:
     already: int
     earlier: tuple[Path, ...]
     interrupted: bool = False
+    images_taken_out: int = 0
 
     @property
     def runs(self) -> tuple[Path, ...]:

@@ -1,7 +1,7 @@
 """A collection follows its files: images that are moved into quarantine leave its catalog, and come back with them.
 
-They come back under their old ids, so labels, tags and names of groups are theirs again; their vectors never left, so no network
-is needed. What was taken out stands in the run's journal before it is taken out.
+They come back under their old ids, so labels, tags and names of groups are theirs again; their vectors stay until the collection is
+compacted, so no network is needed. What was taken out stands in the run's journal before it is taken out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,10 @@ def apply_to_collection(
         return apply_plan(plan, folder, on_progress=on_progress, stop=stop)
     with open_writer(settings.rsc_files, command="duplicates.py --apply") as writer:
         applied = apply_plan(plan, folder, on_progress=on_progress, stop=stop)
-        for run in applied.runs:
-            _take_out(writer, read_run(run))
+        taken_out = sum(_take_out(writer, read_run(run)) for run in applied.runs)
         if applied.runs:
             _publish(writer, settings, on_progress)
-    return applied
+    return replace(applied, images_taken_out=taken_out)
 
 
 def restore_to_collections(
@@ -60,17 +59,21 @@ def restore_to_collections(
     Raises `CollectionLockedError` where another process writes to one: then the files are back; restoring again does the rest.
     """
     restored = restore(place, on_progress=on_progress, stop=stop)
-    taken: dict[Path, list[Record]] = {}
+    taken: dict[Path, dict[int, Record]] = {}
     for folder in restored.runs:
         for collection, record in _taken_out(read_run(folder)):
-            taken.setdefault(collection, []).append(record)
+            if is_as_indexed(record):
+                taken.setdefault(collection, {})[record.image_id] = record
+    missing = 0
     for collection, records in taken.items():
-        there = [record for record in records if is_as_indexed(record)]
-        if there and has_catalog(collection):
+        if has_catalog(collection):
             with open_writer(collection, command="duplicates.py --restore") as writer:
-                writer.put_back(there)
+                writer.put_back(records.values())
                 _publish(writer, settings, on_progress)
-    return restored
+                missing += len(records.keys() - _searchable(writer))
+        else:
+            missing += len(records)
+    return replace(restored, not_searchable=missing)
 
 
 def has_catalog(folder: Path) -> bool:
@@ -78,8 +81,14 @@ def has_catalog(folder: Path) -> bool:
     return (folder / "catalog.sqlite").is_file()
 
 
-def _take_out(writer: StoreWriter, run: Run) -> None:
-    """Take those images out of the catalog whose files a run holds."""
+def _searchable(writer: StoreWriter) -> set[int]:
+    """Return the ids of the images that have a vector."""
+    generation = writer.last_generation()
+    return set() if generation is None else set(writer.snapshot(generation.manifest["vectors_key"]).ids.tolist())
+
+
+def _take_out(writer: StoreWriter, run: Run) -> int:
+    """Take those images out of the catalog whose files a run holds; return how many."""
     paths = {move.path for move in run.moves if run.holds(move) and not os.path.lexists(move.path)}
     records = [record for path in sorted(paths) if (record := writer.record_at(path)) is not None]
     with contextlib.closing(Journal(run)) as journal:
@@ -88,6 +97,7 @@ def _take_out(writer: StoreWriter, run: Run) -> None:
             collection = path_text(os.fsencode(os.path.realpath(writer.folder)))
             journal.write({"event": "catalog", "collection": collection, "images": told})
     writer.remove([record.image_id for record in records])
+    return len(records)
 
 
 def _told(record: Record) -> dict[str, Any]:

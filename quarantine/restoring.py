@@ -29,13 +29,17 @@ from quarantine.renaming import rename_new
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did: files brought back, files that were back already, and those that could not be, each with the reason."""
+    """What a restore did: files brought back, files that were back already, and those that could not be, each with the reason.
+
+    `not_searchable` are the images whose files are back and which a collection held, and does not now.
+    """
 
     runs: tuple[Path, ...]
     restored: int
     already: int
     problems: tuple[tuple[bytes, str], ...]
     interrupted: bool = False
+    not_searchable: int = 0
 
 
 def restore(

@@ -130,6 +130,7 @@ def test_applied_and_restored_everything_is_as_it_was(capsys: Capture, rsc: str,
     status, out, err = run(capsys, "--rsc-files", rsc, "--apply", plan, "--quarantine", str(tmp_path / "out"))
     assert status == 0
     assert "5 files, " in out
+    assert f"The collection in {rsc} is without them now" in out
     assert "Moving" in err
     assert len(service.ready().snapshot) == DRAWINGS  # a service that runs shows them no more
     assert len(list((photos / "camera roll").iterdir())) == 0
@@ -139,12 +140,43 @@ def test_applied_and_restored_everything_is_as_it_was(capsys: Capture, rsc: str,
     )
     run_folder = out.partition("--restore ")[2].split()[0]
     status, out, _ = run(capsys, "--restore", run_folder)
-    assert (status, "5 files are back" in out) == (0, True)
+    assert (status, "5 files are back" in out, "NOTE" in out) == (0, True, False)
     assert times(photos) == before
     assert len(service.ready().snapshot) == DRAWINGS + 5
     service.close()
     assert "5 files had been back already" in run(capsys, "--restore", run_folder)[1]
     assert run(capsys, "--rsc-files", rsc)[2] == ""  # what was found before holds again
+
+
+def test_a_plan_of_another_collection_is_told_and_made_good_by_applying_it_there(
+    capsys: Capture, rsc: str, photos: Path, tmp_path: Path
+) -> None:
+    before, plan, other = times(photos), str(tmp_path / "plan.csv"), str(tmp_path / "other")
+    apply = ("--apply", plan, "--quarantine", str(tmp_path / "out"))
+    run(capsys, "--rsc-files", rsc, "--plan", plan)
+    assert f"No collection in {other} held them" in run(capsys, "--rsc-files", other, *apply)[1]
+    out = run(capsys, "--rsc-files", rsc, *apply)[1]
+    assert "5 files of the plan had been moved before." in out
+    assert (f"The collection in {rsc} is without them now" in out, "NOTE" in out) == (True, False)
+    run(capsys, "--restore", str(tmp_path / "out"))
+    assert times(photos) == before
+
+
+@pytest.mark.parametrize(("how", "missing"), [("compacted", 2), ("moved", 5)])  # three have the bytes of one that stays
+def test_images_that_are_searched_no_more_though_their_files_are_back_are_told(
+    capsys: Capture, rsc: str, tmp_path: Path, how: str, missing: int
+) -> None:
+    plan = str(tmp_path / "plan.csv")
+    run(capsys, "--rsc-files", rsc, "--plan", plan)
+    run(capsys, "--rsc-files", rsc, "--apply", plan, "--quarantine", str(tmp_path / "out"))
+    if how == "moved":
+        os.rename(rsc, tmp_path / "away")
+    else:
+        with open_writer(Path(rsc), command="test") as writer:
+            writer.compact()
+    status, out, _ = run(capsys, "--restore", str(tmp_path / "out"))
+    assert (status, "5 files are back" in out) == (0, True)
+    assert f"NOTE: {missing} of these images are not searched now" in out
 
 
 def test_a_file_that_cannot_come_back_is_named_and_the_status_says_so(
