@@ -328,8 +328,8 @@ def _applied_text(applied: Applied, arguments: argparse.Namespace, settings: Set
         lines.append(f"The collection in {settings.rsc_files} is without them now; a service that runs takes that up.")
     elif applied.moved:
         lines.append(
-            f"NOTE: No collection in {settings.rsc_files} held them. If another one does, apply the plan again with --rsc-files, so "
-            "that it is without them too."
+            f"NOTE: No collection in {settings.rsc_files} held them. If another one does, apply the plan again with --rsc-files, "
+            "so that it is without them too."
         )
     for run in applied.runs:
         lines.append(f"Bring them back:  python duplicates.py --restore {shlex.quote(str(run))}")
@@ -365,8 +365,8 @@ def _restored_text(restored: Restored) -> str:
             lines.append(f"  … and {len(restored.problems) - SHOWN:,} more (--json lists them all)")
     if restored.not_searchable:
         lines.append(
-            f"NOTE: {restored.not_searchable:,} of these images are not searched now, since their collection was compacted or moved "
-            "meanwhile. Index them again: python img2vec.py"
+            f"NOTE: {restored.not_searchable:,} of these images are not searched now, since their collection was compacted or "
+            "moved meanwhile. Index them again: python img2vec.py"
         )
     if restored.interrupted:
         lines.append("Interrupted. Restore again to go on.")

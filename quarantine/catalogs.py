@@ -1,7 +1,7 @@
 """A collection follows its files: images that are moved into quarantine leave its catalog, and come back with them.
 
-They come back under their old ids, so labels, tags and names of groups are theirs again; their vectors stay until the collection is
-compacted, so no network is needed. What was taken out stands in the run's journal before it is taken out.
+They come back under their old ids, so labels, tags and names of groups are theirs again; their vectors stay until the collection
+is compacted, so no network is needed. What was taken out stands in the run's journal before it is taken out.
 """
 
 from __future__ import annotations
