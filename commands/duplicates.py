@@ -219,7 +219,10 @@ def _published(store: Store, generation: Generation, options: DuplicateOptions) 
     if view is None or view.vectors_digest != generation.manifest["vectors_digest"]:
         return None
     wanted = {name: value for name, value in asdict(options).items() if value is not None}
-    return open_duplicates(store, generation) if wanted.items() <= view.options.items() else None
+    if not wanted.items() <= view.options.items():
+        return None
+    found = open_duplicates(store, generation)
+    return None if len(found.not_compared) else found
 
 
 def _review(store: Store, found: Duplicates) -> Any:

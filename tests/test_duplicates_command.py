@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands.duplicates import main
@@ -95,6 +96,18 @@ def test_a_plan_changes_nothing_and_the_report_says_so(capsys: Capture, rsc: str
         os.fsencode(name) for name in (*COPIES, *RESIZED)
     }
     assert {row.relation for row in rows if row.action == "remove"} == {"identical bytes", "resized, as JPEG"}
+
+
+def test_what_was_found_of_other_contents_is_found_anew(capsys: Capture, rsc: str) -> None:
+    with open_writer(Path(rsc), command="a test") as writer:
+        generation = writer.generation()
+    assert generation is not None
+    compared = generation.folder / "duplicates-images.npy"
+    ids, contents = np.load(compared)
+    compared.unlink()  # a link of other generations
+    np.save(compared, np.stack([ids, contents + 1]))
+    status, out, _ = run(capsys, "--rsc-files", rsc, "--quiet")
+    assert (status, f"The same picture:  {SETS} sets" in out) == (0, True)
 
 
 def test_a_protected_folder_stays_whole(capsys: Capture, rsc: str, photos: Path, tmp_path: Path) -> None:
