@@ -1,10 +1,10 @@
 """Do two pictures show the same, one laid over the other? Turned, mirrored, cropped at the sides, brighter and grey ones too.
 
 First roughly, for many pairs at once: 8 × 8 greys of one picture as a whole, in eight orientations, against those of 49 windows
-of the other. Then a pair at a time: scale and place of one in the other are fitted by least squares, on 16 × 16 greys of what is
-held of both and then on 64 × 64 of their thumbnails. What remains is measured: how unlike the unlikest part is, how far parts
-have moved against each other, what is left of a turn. The next shot of a burst may correlate with 0.997 as copies do, but its
-parts have moved: figures in `docs/duplicates.md`.
+of the other. Then scale and place of one in the other are fitted by least squares: of many pairs at once on 16 × 16 greys of what
+is held of both, then of one pair on 64 × 64 of their thumbnails. What remains is measured: how unlike the unlikest part is, how
+far parts have moved against each other, what is left of a turn. The next shot of a burst may correlate with 0.997 as copies do,
+but its parts have moved: figures in `docs/duplicates.md`.
 
 Owns how alike two pictures are, place by place. Does not own which pairs are looked at, nor what follows (`duplicates.py`).
 Sources: Lucas and Kanade 1981, "An iterative image registration technique"; Benhimane and Malis 2004 (the mean of both
@@ -41,8 +41,6 @@ LEAST_OVERLAP = 0.5
 """Of either side."""
 SETTLED = 0.03
 """Pixels: what moves by less stays."""
-EARLY = 2
-"""After so many rounds a copy correlates with `least`."""
 FAINT = 0.05
 """What varies by less than this share of a picture's variance hardly counts."""
 WHITE, NEARLY_WHITE, FEW_WHITE = 250, 150, 0.005
@@ -134,20 +132,74 @@ def _of_length_1(cells: Vectors) -> Vectors:
 # Finely.
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """Greys a side, most rounds, and the least correlation of what may be a copy.
+COARSE, COARSE_ROUNDS, COARSE_LEAST = 16, 4, 0.95
+"""Greys a side, rounds, and the least correlation of what may be a copy. Of 2,700 pairs of copies the 0.5 % least alike have
+0.968 on 16 × 16 greys; of class-mates that are roughly alike three in four have less than 0.959."""
+FINE, FINE_ROUNDS, FINE_LEAST = 64, 8, 0.9
+EARLY = 2
+"""After so many rounds a copy correlates with `FINE_LEAST`."""
 
-    Of 2,700 pairs of copies the 0.5 % least alike have 0.968 on 16 × 16 greys; of class-mates that are roughly alike three in
-    four have less than 0.959.
+
+def approach(small_a: Greys, small_b: Greys, boxes: Vectors) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    """Lay small greys over each other, pair by pair: uint8 (p, 32, 32), beginning with `boxes` float32 (p, 4) as in `Fit`.
+
+    Returns the boxes found, and bool (p,) which pairs may be the same picture.
     """
+    boxes, correlations = boxes.copy(), np.zeros(len(boxes), dtype=np.float32)
+    places = (np.arange(COARSE, dtype=np.float32) + np.float32(0.5)) / COARSE
+    for number in range(COARSE_ROUNDS):
+        # In each direction: where the overlap lies in either picture, 0…1.
+        low, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+        begin, end = (-low / sides).clip(min=0), ((1 - low) / sides).clip(max=1)
+        ends_a, ends_b = (low + sides * begin, low + sides * end), (begin, end)
+        a, b = (_averaged(small, *ends) for small, ends in ((small_a, ends_a), (small_b, ends_b)))
+        _blow_out_all(a, b)
+        a, b = _standard_all(a), _standard_all(b)
+        correlations = np.asarray((a * b).mean(axis=(1, 2)), dtype=np.float32)
+        if number == COARSE_ROUNDS - 1:
+            break
+        pixels = COARSE / (2 * (ends_a[1] - ends_a[0]))
+        down, across = np.gradient(a + b, axis=(1, 2))
+        across, down = across * pixels[:, :1, None], down * pixels[:, 1:, None]
+        x, y = ((begin + (end - begin) * places[:, None, None])[..., way].T for way in (0, 1))
+        columns = np.stack([across * x[:, None, :], across, down * y[:, :, None], down, a], axis=1).reshape(
+            len(a), 5, -1
+        )
+        squares = columns @ columns.transpose(0, 2, 1)
+        squares += np.eye(5, dtype=np.float32) * (squares.max(axis=(1, 2)) * 1e-6 + 1e-6)[:, None, None]
+        answer = np.linalg.solve(squares, columns @ (b - a).reshape(len(a), -1, 1))[:, :4, 0].clip(-0.05, 0.05)
+        width, left, height, top = answer.T
+        boxes = boxes + np.stack([left, top, left + width, top + height], axis=1)
+    return boxes, correlations >= COARSE_LEAST
 
-    side: int
-    rounds: int
-    least: float
+
+def _averaged(small: Greys, begin: Vectors, end: Vectors) -> Vectors:
+    """Return 16 × 16 means of a part of each of small greys (p, 32, 32): from `begin` to `end` (p, 2), across and down."""
+    shares = np.linspace(begin, end, COARSE + 1, axis=1) * SMALL
+    pixels = np.arange(SMALL, dtype=np.float32)[:, None]
+    weights = np.minimum(shares[:, 1:, None], pixels + 1) - np.maximum(shares[:, :-1, None], pixels)
+    weights = weights.clip(min=0).astype(np.float32)
+    weights /= np.maximum(weights.sum(axis=2, keepdims=True), 1e-6)
+    return np.asarray(weights[..., 1] @ small.astype(np.float32) @ weights[..., 0].transpose(0, 2, 1))
 
 
-COARSE, FINE = _Stage(16, 4, 0.95), _Stage(64, 8, 0.9)
+def _blow_out_all(a: Vectors, b: Vectors) -> None:
+    """Do what `_blow_out` does, for pairs (p, 16, 16) at once."""
+    swapped = (a.mean(axis=(1, 2)) > b.mean(axis=(1, 2)))[:, None, None]
+    darker, white = np.where(swapped, b, a), np.where(swapped, a, b) >= WHITE
+    counts = white.sum(axis=(1, 2))
+    for number in np.flatnonzero(counts >= FEW_WHITE * COARSE**2).tolist():
+        levels = darker[number][white[number]]
+        level = max(float(np.partition(levels, len(levels) // 10)[len(levels) // 10]), NEARLY_WHITE)
+        one, other = (b, a) if swapped[number, 0, 0] else (a, b)
+        np.minimum(one[number], level, out=one[number])
+        np.minimum(other[number], WHITE, out=other[number])
+
+
+def _standard_all(greys: Vectors) -> Vectors:
+    centred = greys - greys.mean(axis=(1, 2), keepdims=True)
+    deviations = np.sqrt((centred**2).mean(axis=(1, 2), keepdims=True))
+    return np.where(deviations < FLAT, np.float32(0), centred / np.maximum(deviations, np.float32(1e-6)))
 
 
 @dataclass(frozen=True)
@@ -175,41 +227,21 @@ class Fit:
         return common, common / ((right - left) * (bottom - top))
 
 
-def approach(small_a: Greys, small_b: Greys, box: Box) -> Box | None:
-    """Lay the small grey `small_b` over `small_a`, both (32, 32), beginning with `box`; None where that leads nowhere."""
-    from PIL import Image
-
-    a, b = (Image.fromarray(np.ascontiguousarray(small)) for small in (small_a, small_b))
-    found = _settled(a, b, box, COARSE)
-    return None if found is None else found.box
-
-
 def fit(a: Image.Image, b: Image.Image, box: Box) -> Fit | None:
     """Lay the picture `b` over `a`, beginning with a `box` that is nearly right; None where that leads nowhere.
 
     Both are grey (mode L) and should have 90 pixels a side or more. Least squares over scale and place in each direction, on
     64 × 64 greys; brightness and contrast do not count.
     """
-    found = _settled(a, b, box, FINE)
-    if found is None:
-        return None
-    unlike, moved = found.remains()
-    turn = float(np.degrees(found.step()[1]))
-    return Fit(found.box, found.correlation, unlike, moved, turn, found.brighter)
-
-
-def _settled(a: Image.Image, b: Image.Image, box: Box, stage: _Stage) -> _Overlap | None:
-    """Move and scale `b` over `a` until that changes nothing more; None where they are too unlike."""
-    found = None
-    for number in range(stage.rounds):
-        found = _overlap(a, b, box, stage.side)
-        if found is None or (number >= EARLY and found.correlation < stage.least):
+    for number in range(FINE_ROUNDS):
+        found = _overlap(a, b, box)
+        if found is None or (number >= EARLY and found.correlation < FINE_LEAST):
             return None
-        step, _ = found.step()
-        if np.abs(step).max() < SETTLED / stage.side:
-            break
+        step, turn = found.step()
+        if np.abs(step).max() < SETTLED / FINE or number == FINE_ROUNDS - 1:
+            return Fit(box, found.correlation, *found.remains(), float(np.degrees(turn)), found.brighter)
         box = _moved(box, step)
-    return None if found is None or found.correlation < stage.least else found
+    return None
 
 
 def colours_together(a: Image.Image, b: Image.Image, found: Fit) -> tuple[float, float]:
@@ -245,7 +277,7 @@ def _moved(box: Box, step: Vectors) -> Box:
 
 @dataclass(frozen=True)
 class _Overlap:
-    """Where two pictures lie over each other: `a`, `b` float32 (side, side), mean 0 and deviation 1; `x`, `y` float32 (side,) are
+    """Where two pictures lie over each other: `a`, `b` float32 (64, 64), mean 0 and deviation 1; `x`, `y` float32 (64,) are
     their places in `b`; `box` as in `Fit`; `sides`: of the first picture, in pixels; `brighter`: levels."""
 
     a: Vectors
@@ -289,7 +321,7 @@ class _Overlap:
         return float(unlike.max()), float(moved.max())
 
 
-def _overlap(a: Image.Image, b: Image.Image, box: Box, side: int) -> _Overlap | None:
+def _overlap(a: Image.Image, b: Image.Image, box: Box) -> _Overlap | None:
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if not (0.3 < width < 3 and 0.3 < height < 3):
@@ -299,16 +331,16 @@ def _overlap(a: Image.Image, b: Image.Image, box: Box, side: int) -> _Overlap | 
     inside = (left + width * x0, top + height * y0, left + width * x1, top + height * y1)
     if min(x1 - x0, y1 - y0, inside[2] - inside[0], inside[3] - inside[1]) < LEAST_OVERLAP:
         return None
-    greys_a, greys_b = _sampled(a, inside, side), _sampled(b, (x0, y0, x1, y1), side)
+    greys_a, greys_b = _sampled(a, inside, FINE), _sampled(b, (x0, y0, x1, y1), FINE)
     difference = float(greys_b.mean() - greys_a.mean())
     darker, brighter = sorted((greys_a, greys_b), key=np.mean)
     _blow_out(darker, brighter)
     one, other = _standard(greys_a), _standard(greys_b)
     if one is None or other is None:
         return None
-    places = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
+    places = (np.arange(FINE, dtype=np.float32) + np.float32(0.5)) / np.float32(FINE)
     x, y = (np.float32(low) + np.float32(high - low) * places for low, high in ((x0, x1), (y0, y1)))
-    sides = side / (inside[2] - inside[0]), side / (inside[3] - inside[1])
+    sides = FINE / (inside[2] - inside[0]), FINE / (inside[3] - inside[1])
     return _Overlap(one, other, x, y, box, sides, difference)
 
 
@@ -347,6 +379,6 @@ def _gradients(greys: Vectors) -> tuple[Vectors, Vectors]:
 
 def _parts(greys: Vectors) -> Vectors:
     """Cut (64, 64) into 16 parts of 256 pixels, each of mean 0: (16, 256)."""
-    side = FINE.side // PARTS
+    side = FINE // PARTS
     parts = greys.reshape(PARTS, side, PARTS, side).swapaxes(1, 2).reshape(PARTS**2, side**2)
     return np.asarray(parts - parts.mean(axis=1, keepdims=True))

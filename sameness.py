@@ -18,6 +18,7 @@ from alignment import (
     FLAT,
     ORIENTATIONS,
     SMALL,
+    Box,
     Fit,
     Greys,
     approach,
@@ -123,18 +124,32 @@ def same_pictures(pictures: Pictures, first: Ids, second: Ids) -> Iterator[tuple
     apart = np.abs(pictures.colours[first] - pictures.colours[second]).max(axis=1)
     for number in np.flatnonzero(flat[first] & flat[second] & (apart <= PLAIN_LEVELS)).tolist():
         yield number, _words(pictures, int(first[number]), int(second[number]), [])
-    for number in np.flatnonzero(rough.score >= ROUGHLY_SAME).tolist():
-        a, b, swapped = int(first[number]), int(second[number]), bool(rough.swapped[number])
-        one, other = (b, a) if swapped else (a, b)
-        orientation = int(rough.orientation[number])
-        found = _laid_over(pictures, one, other, orientation, int(rough.window[number]))
+    kept = np.flatnonzero(rough.score >= ROUGHLY_SAME)
+    swapped, orientations = rough.swapped[kept], rough.orientation[kept]
+    ones = np.where(swapped, second[kept], first[kept])
+    others = np.where(swapped, first[kept], second[kept])
+    boxes = np.array([window_box(window) for window in rough.window[kept].tolist()], dtype=np.float32).reshape(-1, 4)
+    boxes, near = approach(pictures.small[ones], _oriented(pictures.small[others], orientations), boxes)
+    for place in np.flatnonzero(near).tolist():
+        number, one, other, orientation = (int(column[place]) for column in (kept, ones, others, orientations))
+        left, top, right, bottom = boxes[place].tolist()
+        found = _laid_over(pictures, one, other, orientation, (left, top, right, bottom))
         if found is not None:
             # Words tell what was done to the first; what was done to the other is undone by `orientation`.
-            changes = [TURNED[orientation if swapped else inverse(orientation)]]
+            changes = [TURNED[orientation if swapped[place] else inverse(orientation)]]
             changes.extend(_changes(pictures, one, other, orientation, found))
-            lighter = -found.brighter if swapped else found.brighter
+            lighter = -found.brighter if swapped[place] else found.brighter
             changes.append("brighter" if lighter > BRIGHTER else "darker" if lighter < -BRIGHTER else "")
-            yield number, _words(pictures, a, b, changes)
+            yield number, _words(pictures, int(first[number]), int(second[number]), changes)
+
+
+def _oriented(small: Greys, orientations: Ids) -> Greys:
+    """Put each of small greys (p, 32, 32) into an orientation of its own."""
+    turned = np.empty_like(small)
+    for orientation in range(ORIENTATIONS):
+        chosen = orientations == orientation
+        turned[chosen] = oriented(small[chosen], orientation)
+    return turned
 
 
 def is_same(found: Fit) -> bool:
@@ -148,12 +163,8 @@ def _limits(found: Fit) -> Limits:
     return BRIGHTER_LIMITS if abs(found.brighter) > BRIGHTER else SAME_LIMITS
 
 
-def _laid_over(pictures: Pictures, one: int, other: int, orientation: int, window: int) -> Fit | None:
+def _laid_over(pictures: Pictures, one: int, other: int, orientation: int, box: Box) -> Fit | None:
     """Lay the picture `other`, put into `orientation`, over `one`; None where it is not the same."""
-    small = oriented(pictures.small[other], orientation)
-    box = approach(pictures.small[one], small, window_box(window))
-    if box is None:
-        return None
     below, above = pictures.opened(one), orient(pictures.opened(other), orientation)
     found = fit(below.convert("L"), above.convert("L"), box)
     if found is None or not is_same(found):

@@ -117,9 +117,10 @@ def test_a_rough_place_and_a_fit_find_the_part_that_was_cut_out() -> None:
     whole, part = photograph(12).convert("L"), photograph(12).convert("L").crop((32, 36, 288, 228))
     small = [np.asarray(one.resize((32, 32)))[None] for one in (whole, part)]
     rough = place_roughly(small[0], small[1])
-    box = approach(small[0][0], small[1][0], window_box(int(rough.window[0])))
-    assert box is not None
-    found = fit(whole, part, box)
+    boxes, near = approach(small[0], small[1], np.array([window_box(int(rough.window[0]))], dtype=np.float32))
+    left, top, right, bottom = boxes[0].tolist()
+    found = fit(whole, part, (left, top, right, bottom))
+    assert near.all()
     assert (rough.score[0] > 0.9, rough.orientation[0], bool(rough.swapped[0])) == (True, 0, False)
     assert found is not None
     assert found.box == pytest.approx((0.1, 0.15, 0.9, 0.95), abs=0.005)
