@@ -125,6 +125,8 @@ def same_pictures(pictures: Pictures, first: Ids, second: Ids) -> Iterator[tuple
     for number in np.flatnonzero(flat[first] & flat[second] & (apart <= PLAIN_LEVELS)).tolist():
         yield number, _words(pictures, int(first[number]), int(second[number]), [])
     kept = np.flatnonzero(rough.score >= ROUGHLY_SAME)
+    if not len(kept):
+        return
     swapped, orientations = rough.swapped[kept], rough.orientation[kept]
     ones = np.where(swapped, second[kept], first[kept])
     others = np.where(swapped, first[kept], second[kept])
