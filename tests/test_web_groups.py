@@ -168,6 +168,26 @@ def test_a_group_is_called_the_same_on_the_map(
     assert json_of(client, f"/api/v1/map/group?image_id={RED}")["name"] == "8 as red"
 
 
+def test_labels_of_a_few_images_are_not_told_and_most_is_not_all() -> None:
+    labels = [("faces", 0.997), ("stapler", 0.003)]
+    card = web.groups._card(Group(np.arange(1, 401), None, None, labels, None, None), {})
+    assert (card.title, card.labels, card.detail) == ("faces", [("faces", "99%")], "")
+
+
+def test_a_group_is_named_as_it_is_seen_though_groups_are_made_anew(client: FlaskClient, settings: Settings) -> None:
+    page = page_of(client, f"/groups/{RED}")
+    assert f'<input type="hidden" name="sim" value="{SIM}">' in page
+
+
+def test_the_page_says_where_groups_stand_apart(reader: FlaskClient, tmp_path: Path) -> None:
+    proposed = json_of(reader, "/api/v1/groups")["proposed_sim"]
+    assert f"Back to where groups stand apart best: {proposed:.8g}</a>" in page_of(reader, "/groups")
+    assert "Here groups stand apart best" in page_of(reader, f"/groups?sim={proposed}")
+    few = make_collection(tmp_path, {"red": 2})
+    build(few)
+    assert "In the middle: nowhere do groups stand apart" in page_of(client_of(few), "/groups")
+
+
 def test_the_images_of_a_group_are_in_order_of_how_central_they_are(reader: FlaskClient) -> None:
     wanted = json_of(reader, f"/api/v1/groups/{BLACK}")["image_ids"]
     page = page_of(reader, f"/groups/{BLACK}")

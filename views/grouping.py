@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from clusters import ClusterOptions, Tree, build_tree, cut, propose_sim, save_tree
+from clusters import DEFAULT_SIM, ClusterOptions, Tree, best_sim, build_tree, cut, save_tree
 from errors import DamagedCollectionError, EmptyCollectionError, OptionError
 from publishing import View, publish_view, view_of
 from ranking import load_kind_ranking
@@ -119,17 +119,20 @@ def build_groups(
     wanted = _tree_options(options, snapshot, seconds)
     kept = before is not None and before[0].options.get("tree") == wanted
     if before is not None and kept:
-        tree, ids, proposed = before[1].tree, before[1].ids, before[0].report["proposed_sim"]
-        made_of = before[0].report["made_of"]
+        tree, ids = before[1].tree, before[1].ids
+        found = {name: before[0].report[name] for name in ("made_of", "proposed_sim")}
+        found["unclear"] = before[0].report.get("unclear", False)
         write = functools.partial(_link, generation.folder)
     else:
         on_step(f"Grouping {len(snapshot):,} images …")
         vectors, shown, made_of = _vectors(generation, snapshot, raw=options.raw)
         tree, ids = build_tree(vectors, options.linking(), seconds=seconds), snapshot.ids
-        proposed = propose_sim(tree, vectors, seconds=seconds)
+        best = best_sim(tree, vectors, seconds=seconds)
+        proposed = DEFAULT_SIM if best is None else best
+        found = {"made_of": made_of, "proposed_sim": proposed, "unclear": best is None}
         write = functools.partial(_write, tree, ids, shown)
-    sim = proposed if options.sim is None else options.sim
-    report = {**_report(tree, cut(tree, sim), options), "made_of": made_of, "sim": sim, "proposed_sim": proposed}
+    sim = found["proposed_sim"] if options.sim is None else options.sim
+    report = {**_report(tree, cut(tree, sim), options), "sim": sim, **found}
     report["without_time"] = 0 if seconds is None else int(np.isnan(seconds).sum())
     said: dict[str, Any] = {"sim": options.sim, "min_size": options.min_size, "tree": wanted}
     same = before is not None and kept and (before[0].options, before[0].report) == (said, report)

@@ -30,7 +30,7 @@ GROUPS_A_PAGE = 24
 IMAGES_A_PAGE = 96
 IMAGES_A_CARD = 5
 LEAST_SHARE = 0.05
-"""Labels of fewer of a group's images are not named on its card."""
+"""Labels of fewer of a group's images are not named."""
 NEAREST_GROUPS = 6
 SORTS: Mapping[str, str] = {"size": "largest", "time": "earliest"}
 LIST_FIELDS = ("sim", "min_size", "sort", "page")
@@ -92,11 +92,15 @@ def _page(fields: Fields, things: int, size: int) -> Page:
 
 @dataclass(frozen=True)
 class Card:
-    """A group as it is shown: what it is called, in words of a person, its labels or the network's, and its first images."""
+    """A group as it is shown: what it is called, its labels and their shares ("" is all), in words, and its first images.
+
+    `detail` is the labels where they say more than the title.
+    """
 
     group: Group
     title: str
     is_named: bool
+    labels: list[tuple[str, str]]
     detail: str
     when: str
     images: list[ImageInfo]
@@ -116,11 +120,10 @@ def titles(groups: Sequence[Group]) -> list[str]:
 def _card(group: Group, infos: Mapping[int, ImageInfo]) -> Card:
     images = [infos[i] for i in group.image_ids[:IMAGES_A_CARD].tolist() if i in infos]
     title = group.name or _looks(group, images)
-    common = [(label, share) for label, share in group.labels if share >= LEAST_SHARE]
-    detail = " · ".join(f"{label} {_percent(share)}" if share < 1 else label for label, share in common)
-    if [label for label, _ in common] == [title]:
-        detail = ""
-    return Card(group, title, group.name is not None, detail, _span(group), images)
+    labels = [(label, _percent(share)) for label, share in group.labels if share >= LEAST_SHARE]
+    says_more = [label for label, _ in labels] != [title]
+    detail = " · ".join(f"{label} {share}".rstrip() for label, share in labels) if says_more else ""
+    return Card(group, title, group.name is not None, labels, detail, _span(group), images)
 
 
 def _images(group: Group, page: Page) -> list[ImageInfo]:
@@ -144,7 +147,7 @@ def _looks(group: Group, images: Sequence[ImageInfo]) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{min(round(share * 100), 99)}%"
+    return f"{min(round(share * 100), 99)}%" if share < 1 else ""
 
 
 def _span(group: Group) -> str:
