@@ -127,11 +127,13 @@ def _components(text: str | None) -> int | float | None:
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     from store import open_store, open_writer
     from views.group_files import check_targets
+    from views.group_pictures import check_pictures
     from views.grouping import build_groups
     from views.groups import open_groups
 
     options = _options(arguments)
     check_targets(arguments.output)
+    check_pictures([path for path in (arguments.picture, arguments.dendrogram) if path is not None])
     open_store(settings.rsc_files).close()  # a writer would make a collection where there is none
     with open_writer(settings.rsc_files, command="clusters.py") as writer:
         generation = writer.generation()
@@ -188,16 +190,16 @@ def _make_links(arguments: argparse.Namespace, store: Store, shown: GroupList) -
 
 def _report_text(built: Built, made: dict[str, Any], settings: Settings) -> str:
     report, options = built.view.report, built.view.options
-    shown = f"{report['groups']:,} groups of {report['grouped']:,} images"
+    shown = f"{_count(report['groups'], 'group')} of {_count(report['grouped'], 'image')}"
     lines = [
-        f"Made of:   {report['images']:,} images, {_recipe_text(report, options['tree'])}",
+        f"Made of:   {_count(report['images'], 'image')}, {_recipe_text(report, options['tree'])}",
         f"Tree:      {_tree_text(built)}",
         f"sim:       {report['sim']:.8g}, {_sim_text(report, options)}",
         f"Groups:    {shown}; {_alone_text(report['alone'], options['min_size'])}",
     ]
     if report["without_time"]:
         lines.append(
-            f"NOTE:      {report['without_time']:,} images have no time; content alone says where they belong."
+            f"NOTE:      {_count(report['without_time'], 'image')} without a time; content alone says where they belong."
         )
     if report["sizes"]:
         lines += ["", "#images : #clusters", *(f"{size:>7} : {count}" for size, count in report["sizes"].items())]
@@ -218,7 +220,12 @@ def _recipe_text(report: dict[str, Any], tree: dict[str, Any]) -> str:
 
 
 def _alone_text(alone: int, min_size: int) -> str:
-    return f"{alone:,} are alone" if min_size <= 2 else f"{alone:,} are in groups of fewer than {min_size}"
+    are = f"{alone:,} {'is' if alone == 1 else 'are'}"
+    return f"{are} alone" if min_size <= 2 else f"{are} in groups of fewer than {min_size}"
+
+
+def _count(many: int, what: str) -> str:
+    return f"{many:,} {what}{'' if many == 1 else 's'}"
 
 
 def _tree_text(built: Built) -> str:
@@ -234,15 +241,19 @@ def _tree_text(built: Built) -> str:
 
 def _sim_text(report: dict[str, Any], options: dict[str, Any]) -> str:
     if options["sim"] is None:
-        return "proposed: its groups stand apart best"
-    return f"as you asked ({report['proposed_sim']:.8g} is proposed)"
+        return (
+            "the middle: at no sim do groups stand apart"
+            if report["unclear"]
+            else "proposed: its groups stand apart best"
+        )
+    return f"as you asked ({report['proposed_sim']:.8g} is {'the middle' if report['unclear'] else 'proposed'})"
 
 
 def _made_lines(made: dict[str, Any]) -> list[str]:
     lines = [f"Written:   {path}" for path in made.get("output", [])]
     if "links" in made:
         links = made["links"]
-        gone = f"; {links['without_file']:,} images have no file there" if links["without_file"] else ""
+        gone = f"; {_count(links['without_file'], 'image')} without a file" if links["without_file"] else ""
         lines.append(f"Links:     {links['links']:,} ({links['kind']}) in {links['folder']}{gone}")
     if "picture" in made:
         picture = made["picture"]

@@ -77,6 +77,19 @@ def test_without_a_sim_one_is_proposed_and_said_to_be(run: Run) -> None:
     assert (report["sim"], report["groups"], report["options"]["sim"]) == (report["proposed_sim"], 3, None)
 
 
+def test_where_nothing_stands_apart_it_says_so_and_counts_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_collection(tmp_path / "one", {"red": 1})
+    assert main(["--rsc-files", str(settings.rsc_files), "--time", "exif"]) == 0
+    text = capsys.readouterr().out
+    assert "1 image," in text
+    assert "sim:       0.5, the middle: at no sim do groups stand apart" in text
+    assert "0 groups of 0 images; 1 is alone" in text
+    assert main(["--rsc-files", str(settings.rsc_files), "--sim", "0.7"]) == 0
+    assert "as you asked (0.5 is the middle)" in capsys.readouterr().out
+
+
 def test_another_sim_says_that_the_tree_was_kept(run: Run) -> None:
     run("--sim", SIM)
     assert "was there already and is only cut" in run("--sim", 0)[1]
@@ -90,7 +103,7 @@ def test_imageclusters_own_way_and_times_are_options(run: Run) -> None:
     assert report_of(run, "--components", 3)["options"]["tree"]["components"] == 3
     timed = report_of(run, "--alpha", 0.5)
     assert (timed["options"]["tree"]["times"], timed["options"]["tree"]["alpha"]) == ("auto", 0.5)
-    assert "16 images have no time" in run("--time", "exif")[1]
+    assert "16 images without a time" in run("--time", "exif")[1]
 
 
 def test_progress_is_said_unless_it_is_not_wanted(run: Run) -> None:
@@ -138,6 +151,9 @@ def test_two_red_three_white_and_four_black_pictures_are_three_groups(
         (["--output", "/nowhere/groups.json"], "cannot be written"),
         (["--picture", "/nowhere/groups.png"], "cannot be written"),
         (["--sim", "1", "--picture", "groups.png"], "every image is alone"),
+        (["--picture", "groups.jpg"], "Give a name that ends in .png"),
+        (["--dendrogram", "tree.pdf"], "Give a name that ends in .png"),
+        (["--links", __file__], "is no folder"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -281,7 +297,7 @@ def test_the_last_copy_of_a_picture_is_never_removed(run: Run, tmp_path: Path) -
         original.unlink()
         status, output, _ = run("--sim", 0, "--links", links, "--force")
         assert status == 0
-        assert "have no file there" in output
+        assert "without a file" in output
         assert (links / "cluster_with_8/cluster_0" / original.name).read_bytes() == content
 
 
@@ -346,7 +362,7 @@ def test_images_without_a_file_and_strange_names_make_no_trouble(run: Run, setti
         status, output, _ = run("--sim", SIM, "--links", tmp_path / "links")
         assert status == 0
         assert "35 (symlink)" in output
-        assert "1 images have no file there" in output
+        assert "1 image without a file" in output
     assert b"\xff name.jpg" in b"".join(os.listdir(os.fsencode(tmp_path / "links/cluster_with_8/cluster_0")))
     run("--sim", SIM, "--output", tmp_path / "groups.json")
     assert "\\xff name.jpg" in json.dumps(json.loads((tmp_path / "groups.json").read_text()))

@@ -56,6 +56,8 @@ def write_links(
     made until then is in the list, so that running it again goes on.
     """
     root = Path(os.path.realpath(folder))
+    if root.exists() and not root.is_dir():
+        raise LinksError(f"{folder} is no folder. Name another place for the links.")
     try:
         before = _listed(root)
         _check_folder(root, folder, before, force)
@@ -97,9 +99,7 @@ def _write_list(root: Path, made: Sequence[Made]) -> None:
 
 
 def _check_folder(root: Path, folder: Path, before: Sequence[Made], force: bool) -> None:
-    """Raise `LinksError` where there is no folder to be, or one that holds what no run made."""
-    if root.exists() and not root.is_dir():
-        raise LinksError(f"{folder} is no folder. Name another place for the links.")
+    """Raise `LinksError` for a folder that holds what no run made."""
     if force or not root.exists():
         return
     known = {entry.place for entry in before if _is_ours(root, entry)}

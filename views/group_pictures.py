@@ -30,6 +30,13 @@ TREE_LEAVES = 150
 PAPER, INK, EMPTY = (255, 255, 255), (70, 70, 70), (226, 226, 226)
 
 
+def check_pictures(paths: Sequence[Path]) -> None:
+    """Raise `OptionError` for a file whose name promises another kind of picture."""
+    for path in paths:
+        if path.suffix.lower() != ".png":
+            raise OptionError(f"{path}: pictures of groups are PNG. Give a name that ends in .png.")
+
+
 @dataclass(frozen=True)
 class PictureReport:
     """How many groups and images the picture shows, and how many there are."""
@@ -86,13 +93,15 @@ def _images_below(merges: npt.NDArray[np.float64], node: int) -> int:
 def draw_tree(path: Path, merges: npt.NDArray[np.float64], cut_at: float) -> None:
     """Write the tree `merges` float64 (n - 1, 4), as scipy's `linkage` has it, as a PNG: its top, cut at the distance `cut_at`.
 
-    Raises `ExportError`, `OptionError` for a tree of one image.
+    Raises `ExportError`, `OptionError` for a tree of one image, or of equal ones.
     """
     from matplotlib.figure import Figure  # not pyplot: no window, and no choice of a backend for the whole process
     from scipy.cluster.hierarchy import dendrogram
 
     if not len(merges):
         raise OptionError("There is no tree to draw: the collection has one image.")
+    if not merges[:, 2].any():
+        raise OptionError("There is no tree to draw: all images are the same.")
     figure = Figure(figsize=(14, 6), layout="constrained")
     axes = figure.subplots()
     leaves = min(len(merges) + 1, TREE_LEAVES)
