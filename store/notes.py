@@ -23,6 +23,8 @@ from store.formats import reporting_full_disk
 from store.reader import BUSY_TIMEOUT_S, Store, chunks
 
 MAX_NOTE_LENGTH = 100
+JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
+"""Python calls them not printable; Persian words and many emoji have them inside."""
 NOTES_SCHEMA = """
 CREATE TABLE IF NOT EXISTS named_groups (group_id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS named_group_images (
@@ -143,7 +145,7 @@ def untag_images(folder: Path, tag: str, image_ids: Iterable[int]) -> None:
 
 def _checked(text: str, what: str) -> str:
     shown = " ".join(text.split())
-    if not shown or len(shown) > MAX_NOTE_LENGTH or not shown.isprintable():
+    if not shown or len(shown) > MAX_NOTE_LENGTH or not shown.translate(JOINERS).isprintable():
         raise NoteError(
             f"A {what} has 1 to {MAX_NOTE_LENGTH} printable characters; this one has {len(shown)}: {shown[:40]!r}."
         )

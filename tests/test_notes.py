@@ -98,6 +98,14 @@ def test_a_name_that_cannot_be_shown_is_refused(folder: Path, name: str) -> None
         name_group(folder, name, [1])
 
 
+@pytest.mark.parametrize(
+    "name", ["\N{CAT}\u200d\N{BLACK LARGE SQUARE}", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"]
+)
+def test_emoji_and_persian_words_are_names(folder: Path, name: str) -> None:
+    name_group(folder, name, [1])
+    assert [group.name for group in named_groups(open_store(folder))] == [name]
+
+
 def test_an_empty_selection_is_refused(folder: Path) -> None:
     with pytest.raises(NoteError, match="No image is selected"):
         tag_images(folder, "stone", [])
