@@ -458,8 +458,8 @@ def _row(where: str, cells: Mapping[str, Any]) -> PlanRow:
             group=texts["group"].strip(),
             action=action,
             path=text_path(texts["path"]),
-            size=int(texts["size"]),
-            mtime_ns=int(texts["mtime_ns"].strip().removesuffix(_NANOSECONDS)),
+            size=_whole(texts, "size"),
+            mtime_ns=_whole(texts, "mtime_ns"),
             sha256=bytes.fromhex(texts["sha256"]),
             **{name: texts[name] for name in ("picture", "reason", "tier", "relation")},
         )
@@ -468,6 +468,15 @@ def _row(where: str, cells: Mapping[str, Any]) -> PlanRow:
     if len(row.sha256) != hashlib.sha256().digest_size:
         raise ValueError(f"{where}: sha256 has {len(row.sha256)} bytes, but must have 32")
     return row
+
+
+def _whole(texts: Mapping[str, str], name: str) -> int:
+    try:
+        return int(texts[name].strip().removesuffix(_NANOSECONDS))
+    except ValueError:
+        raise ValueError(
+            f"{name} is {texts[name][:40]!r}, but must be a whole number as it was written; a spreadsheet may have changed it"
+        ) from None
 
 
 def check_plan(plan: Plan) -> None:

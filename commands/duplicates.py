@@ -270,6 +270,8 @@ def _report_text(report: dict[str, Any], choice: Choice, arguments: argparse.Nam
         lines.append("No file could go: nothing is there twice.")
     else:
         kept = f"of each set is kept {RULES[choice.rule].text}"
+        if choice.protect:
+            kept = f"of each set is kept what lies in {', '.join(choice.protect)}, else {RULES[choice.rule].text}"
         if choice.new:
             kept = "all is kept but what is new"
         lines.append(f"Could go:          {same['removed']:,} files, {_size(same['removed_bytes'])}, where {kept}")

@@ -203,10 +203,10 @@ def _check_room(quarantine: Path, steps: Sequence[_Step]) -> None:
     place = next(folder for folder in (quarantine, *quarantine.parents) if folder.is_dir())
     elsewhere = next((step for step in steps if step.was.st_dev != os.stat(place).st_dev), None)
     if elsewhere is not None:
-        disk = _mount_of(elsewhere.row.path)
+        other = _highest_folder(elsewhere.row.path)
         raise QuarantineError(
             f"{path_text(elsewhere.row.path)} lies on another disk than the quarantine {quarantine}, and files are only renamed, "
-            f"never copied and deleted. Nothing was moved. Choose a folder on its disk, such as --quarantine {disk}; where a "
+            f"never copied and deleted. Nothing was moved. Choose a folder on its disk, such as --quarantine {other}; where a "
             "plan has files of several disks, make one for each: protect the folders of the others (--protect)."
         )
     if not os.access(place, os.W_OK | os.X_OK):
@@ -232,9 +232,10 @@ def _check_room(quarantine: Path, steps: Sequence[_Step]) -> None:
         )
 
 
-def _mount_of(path: bytes) -> str:
+def _highest_folder(path: bytes) -> str:
+    """Return the highest of the folders above a file that is on its disk and, like all between, can be written to."""
     folder = os.path.dirname(path)
-    while not os.path.ismount(folder):
+    while not os.path.ismount(folder) and os.access(os.path.dirname(folder), os.W_OK | os.X_OK):
         folder = os.path.dirname(folder)
     return os.fsdecode(folder)
 

@@ -113,7 +113,8 @@ def test_what_was_found_of_other_contents_is_found_anew(capsys: Capture, rsc: st
 def test_a_protected_folder_stays_whole(capsys: Capture, rsc: str, photos: Path, tmp_path: Path) -> None:
     for number, folder in enumerate((str(photos / "camera roll"), "camera roll")):
         plan = tmp_path / f"plan-{number}.csv"
-        assert run(capsys, "--rsc-files", rsc, "--plan", str(plan), "--protect", folder)[0] == 0
+        status, out, _ = run(capsys, "--rsc-files", rsc, "--plan", str(plan), "--protect", folder)
+        assert (status, f"where of each set is kept what lies in {folder}, else the largest" in out) == (0, True)
         assert {os.path.basename(row.path) for row in read_plan(plan).removed} == {
             b"1.png",
             b"2.png",

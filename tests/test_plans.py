@@ -344,7 +344,11 @@ def csv_of(*rows: dict[str, str]) -> bytes:
         (csv_of({**GOOD, "action": "delete"}), "line 2: action is 'delete'"),
         (csv_of({**GOOD, "action": "keep", "group": " "}), "line 2: group is empty"),
         (csv_of({**GOOD, "action": "keep", "path": "a.jpg"}), "'a.jpg' is no absolute path"),
-        (csv_of({**GOOD, "action": "keep", "mtime_ns": "1.7E+18"}), r"1\.7E\+18"),
+        (csv_of({**GOOD, "action": "keep", "mtime_ns": "1.7E+18"}), r"line 2: mtime_ns is '1\.7E\+18'"),
+        (
+            csv_of({**GOOD, "action": "keep", "size": "16.432"}),
+            r"line 2: size is '16\.432', but must be a whole number",
+        ),
         (csv_of({**GOOD, "action": "keep", "sha256": "0102"}), "sha256 has 2 bytes"),
         (csv_of({**GOOD, "action": "keep"}, {**GOOD, "action": "remove"}), "names /a twice"),
         (csv_of({**GOOD, "action": "remove"}), "would keep nothing of 1 groups: 1"),
