@@ -261,19 +261,18 @@ def test_a_group_of_another_sim_is_named_there_and_led_back_to(client: FlaskClie
 
 
 def test_a_name_that_no_group_has_here_is_led_to_where_one_has(client: FlaskClient, settings: Settings) -> None:
-    assert "in other groups here" not in page_of(client, "/groups")
+    assert "at other places of the slider" not in page_of(client, "/groups")
     client.post(f"/groups/{RED}?sim=0", data={"name": "Light & dark"})
     page = page_of(client, "/groups")
-    assert "in other groups here" in page
-    found = re.search(r'<a href="(/groups/\d+\?sim=[\d.]+)">Light &amp; dark</a>', page)
+    assert "at other places of the slider" in page
+    found = re.search(r'<a href="(/groups/\d+\?sim=[\d.]+)"><bdi>Light &amp; dark</bdi></a>', page)
     assert found is not None
     assert "<h1>Light &amp; dark</h1>" in page_of(client, found[1])
     (named,) = json_of(client, "/api/v1/groups")["named_elsewhere"]
     assert (named["name"], named["page_url"]) == ("Light & dark", found[1])
     assert json_of(client, f"/api/v1/groups?sim={named['sim']}")["named_elsewhere"] == []
     name_group(settings.rsc_files, "Light & dark", [RED, WHITE, BLACK], group_id=1)  # together in no cut
-    assert '">Light' not in page_of(client, "/groups")
-    assert "Light &amp; dark (3)" in page_of(client, "/groups")
+    assert "<bdi>Light &amp; dark</bdi> (3 images, no longer a group)" in page_of(client, "/groups")
 
 
 def test_a_name_that_cannot_be_given_is_refused(client: FlaskClient) -> None:
