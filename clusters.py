@@ -37,8 +37,9 @@ METRICS = ("euclidean", "cosine", "cityblock", "sqeuclidean", "correlation", "ch
 FULL_IMAGES = 20_000
 """Up to here all distances are held: 1.6 GB, and once more while they are linked (3.4 GB in all, 20 s)."""
 DEFAULT_SIM = 0.5
-LEAST_OVERLAP = 0.25
-"""A group keeps its name while it shares this much with what was named: images of both, of all images of either."""
+LEAST_OVERLAP = 0.5
+"""A group keeps its name while it shares this much with what was named: images of both, of all images of either. So most of what
+a coarser cut joins has to be what was named."""
 
 Distances = npt.NDArray[np.float64]
 Named = TypeVar("Named")
@@ -164,15 +165,15 @@ class Branches:
         self._from, self._to = (1 - above / largest).clip(0), 1 - self._runs.heights / largest
         self._to[-1] = 1.0  # at sim 0 all images are one group, however high they join
 
-    def nearest(self, wanted: Ids, least: float) -> tuple[float, int] | None:
+    def nearest(self, wanted: Ids) -> tuple[float, int] | None:
         """Return a sim at which one group is most nearly the images at `wanted`, and one of them that is in it.
 
-        `wanted` int64 (k,) are some of `there`. None where images of both are nowhere at least `least` of the images of either.
+        `wanted` int64 (k,) are some of `there`. None where none would have the name of these (`LEAST_OVERLAP`).
         """
         shared = self._counts(wanted)
         overlaps = np.where(self._from < self._to, shared / (self._sizes + len(wanted) - shared), 0)
         best = int(overlaps.argmax())
-        if not overlaps[best] >= least:
+        if not overlaps[best] >= LEAST_OVERLAP:
             return None
         inside = self._runs.order[self._runs.starts[best] : self._ends[best]]
         sim = 0.0 if best == len(shared) - 1 else _between(float(self._from[best]), float(self._to[best]))
@@ -229,11 +230,11 @@ def centrals(labels: Ids, vectors: Vectors) -> Ids:
     return np.asarray(nearest[starts], dtype=np.int64)
 
 
-def match_groups(groups: Sequence[Ids], named: Sequence[Ids], *, least: float = LEAST_OVERLAP) -> dict[int, int]:
+def match_groups(groups: Sequence[Ids], named: Sequence[Ids]) -> dict[int, int]:
     """Return which of `groups` each of `named` is now, {place in named: place in groups}: each at most once, best overlap first.
 
     Both hold image ids, int64 (m,), each id in at most one of `groups`. Overlap is Jaccard's: images in both ÷ images in either.
-    What overlaps less than `least` with every group that is left is in none.
+    What overlaps less than `LEAST_OVERLAP` with every group that is left is in none.
     """
     ids = np.concatenate([*groups, np.empty(0, dtype=np.int64)])
     owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
@@ -245,7 +246,7 @@ def match_groups(groups: Sequence[Ids], named: Sequence[Ids], *, least: float = 
         hits = inside[ids[inside] == wanted[places < len(ids)]]
         for owner, shared in zip(*np.unique(owners[hits], return_counts=True), strict=True):
             overlap = float(shared / (len(wanted) + len(groups[owner]) - shared))
-            if overlap >= least:
+            if overlap >= LEAST_OVERLAP:
                 pairs.append((-overlap, number, int(owner)))
     matched: dict[int, int] = {}
     taken: set[int] = set()

@@ -27,8 +27,6 @@ from views.group_pictures import draw_tree
 
 VIEW = "groups"
 TREE_FILE, IMAGES_FILE, VECTORS_FILE = "groups-tree.npz", "groups-images.npy", "groups-vectors.npy"
-SURE_OVERLAP = 0.5
-"""Where a coarser cut joins a named group with others, most of what it holds has to be what was named."""
 CUTS_KEPT = 8
 NAMES_KEPT = 256
 COMMON_LABELS = 3
@@ -93,7 +91,7 @@ def records_of(store: Store, ids: Ids) -> list[Record]:
 def names_by_group(named: Sequence[NamedGroup], ids: Ids, labels: Ids) -> dict[int, NamedGroup]:
     """Return which of the groups `labels` (n,) of the images `ids`, ascending, have names, by their numbers.
 
-    A group has a name when it shares `SURE_OVERLAP` with what was named: images of both, of all images of either.
+    A group has a name when it shares enough with what was named (`clusters.match_groups`).
     """
     if not named or not len(ids):
         return {}
@@ -104,7 +102,7 @@ def names_by_group(named: Sequence[NamedGroup], ids: Ids, labels: Ids) -> dict[i
     order = np.argsort(labels, kind="stable")
     firsts, ends = (np.searchsorted(labels, touched, side=side, sorter=order) for side in ("left", "right"))
     groups = [ids[order[first:end]] for first, end in zip(firsts.tolist(), ends.tolist(), strict=True)]
-    matched = match_groups(groups, [group.image_ids for group in named], least=SURE_OVERLAP)
+    matched = match_groups(groups, [group.image_ids for group in named])
     return {int(touched[group]): named[number] for number, group in matched.items()}
 
 
@@ -304,7 +302,7 @@ class Groups:
 
     def _find_branch(self, image_ids: bytes) -> tuple[float, int] | None:
         wanted = self._there[np.isin(self.ids, np.frombuffer(image_ids, dtype=np.int64))]
-        found = self._branches.nearest(wanted, SURE_OVERLAP)
+        found = self._branches.nearest(wanted)
         return None if found is None else (found[0], int(self._tree_ids[found[1]]))
 
     def names(self, found: _Cut) -> dict[int, NamedGroup]:
