@@ -114,6 +114,25 @@ def test_other_options_make_the_tree_anew(settings: Settings, change: dict[str, 
     assert build(settings, replace(OPTIONS, **change)).tree_kept  # type: ignore[arg-type]
 
 
+def test_other_times_and_other_vectors_make_the_tree_anew(settings: Settings) -> None:
+    timed = replace(OPTIONS, times="stat")
+    build(settings, timed)
+    assert build(settings, timed).tree_kept
+    with open_writer(settings.rsc_files, command="a test") as writer:
+        first = next(iter(writer.all_records()))
+        later = replace(first, mtime_ns=first.mtime_ns + 10**12)
+        writer.commit(MANIFEST.key, Batch(moved=[(first.image_id, later)]))
+    assert not build(settings, timed).tree_kept
+    build(settings)
+    with open_writer(settings.rsc_files, command="a test") as writer:
+        changed = replace(first, sha256=b"x" * 32)
+        vector = np.ones(MANIFEST.dim, dtype=np.float32)
+        writer.commit(MANIFEST.key, Batch(records=[changed], vectors={b"x" * 32: vector}))
+        publish(writer, MANIFEST.key, settings)
+        assert writer.snapshot(MANIFEST.key).ids[0] == first.image_id
+    assert not build(settings).tree_kept
+
+
 def test_the_weight_of_time_concerns_a_tree_with_times_alone(settings: Settings) -> None:
     build(settings)
     assert build(settings, replace(OPTIONS, alpha=0.7)).tree_kept
@@ -177,6 +196,23 @@ def test_a_name_stays_with_its_images_where_a_cut_puts_them_elsewhere(settings: 
     assert names(settings, SIM) == {"My red": 8}
     with contextlib.closing(open_store(settings.rsc_files)) as store:
         assert [len(group.image_ids) for group in named_groups(store)] == [8]
+
+
+def test_images_go_by_how_near_the_middle_they_are_and_other_groups_by_how_alike(settings: Settings) -> None:
+    build(settings)
+    with opened(settings) as groups:
+        black, white, red = groups.at()
+        ids = groups.ids
+    vectors = np.random.default_rng(1).normal(0, 0.05, size=(36, 2)).astype(np.float16)
+    for group, middle in ((black, (1, 0)), (white, (0, 1)), (red, (0.8, 0.6))):
+        vectors[np.isin(ids, group.image_ids)] += np.array(middle, dtype=np.float16)
+    with contextlib.closing(open_store(settings.rsc_files)) as store:
+        np.save(current(store).folder / "groups-vectors.npy", vectors)
+    with opened(settings) as groups:
+        for group in groups.at():
+            mine = vectors[np.searchsorted(ids, group.image_ids)].astype(np.float64)
+            assert (np.diff(((mine - mine.mean(axis=0)) ** 2).sum(axis=1)) > -1e-6).all()
+        assert [group.size for group in groups.nearest_groups(groups.at()[0], None, 2)] == [red.size, white.size]
 
 
 def test_groups_of_few_images_are_left_out_and_counted(settings: Settings) -> None:
