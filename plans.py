@@ -164,7 +164,7 @@ def decide(one: DuplicateSet, choice: Choice) -> list[Decision]:
 
     The rule decides; where it is even, more pixels, more bytes, the better format, the earlier time, the shorter name and path,
     at last the path itself. All images in a protected folder are kept, and where there is one, none else. A person's word comes
-    first; where it keeps an image, the rule keeps none.
+    first, image by image: what it keeps is kept beside what the rule keeps, unless that is named to be removed.
     """
     rule = RULES[choice.rule]
     order = sorted(one.records, key=lambda record: (rule.key(record), *_tie_break(record)))
@@ -172,7 +172,7 @@ def decide(one: DuplicateSet, choice: Choice) -> list[Decision]:
     usual = set(safe) or {order[0].image_id}
     wanted = {record.image_id for record in order} & choice.keep
     unwanted = ({record.image_id for record in order} & choice.remove) - wanted
-    kept = (safe.keys() | wanted if wanted else usual) - unwanted
+    kept = (usual | wanted) - unwanted
     decisions = []
     for record in order:
         keeps, by_rule = record.image_id in kept, record.image_id in usual

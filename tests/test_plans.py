@@ -132,11 +132,11 @@ def test_of_a_new_folder_only_its_own_files_go() -> None:
 
 def test_a_persons_word_comes_before_rule_and_protection() -> None:
     one = set_of(record(1, "/archive/a.jpg"), record(2, "/new/b.jpg"), record(3, "/new/c.jpg", width=99))
-    assert kept(decide(one, Choice(keep=frozenset({2})))) == {2}
-    assert kept(decide(one, Choice(keep=frozenset({2, 3})))) == {2, 3}
+    assert kept(decide(one, Choice(keep=frozenset({2})))) == {2, 3}  # nobody said that the largest may go
+    assert kept(decide(one, Choice(keep=frozenset({2}), remove=frozenset({3})))) == {2}
     assert kept(decide(one, Choice(protect=("archive",), keep=frozenset({2})))) == {1, 2}
     assert kept(decide(one, Choice(protect=("archive",), keep=frozenset({2}), remove=frozenset({1})))) == {2}
-    decisions = decide(one, Choice(keep=frozenset({2}), remove=frozenset({1, 2})))
+    decisions = decide(one, Choice(keep=frozenset({2}), remove=frozenset({1, 2, 3})))
     assert [(d.record.image_id, d.action, d.by_hand) for d in decisions] == [
         (2, "keep", True),
         (3, "remove", True),
