@@ -22,7 +22,7 @@ from errors import LinksError
 from store import Batch, Record, open_writer
 from tests import fake_backbone
 from tests.grouped_collection import KINDS, MANIFEST, SIM, add_images, make_collection
-from views.group_links import LIST_FILE, write_links
+from views.group_links import COPYING_FILE, LIST_FILE, write_links
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -317,6 +317,7 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(
     assert "No space left" in problems
     assert 0 < len(places(links)) < 36
     monkeypatch.undo()
+    (links / COPYING_FILE).write_bytes(b"half of a picture")
     assert run("--sim", SIM, "--links", links)[0] == 0
     assert len(places(links)) == 36
 
