@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -299,6 +300,26 @@ def test_the_last_copy_of_a_picture_is_never_removed(run: Run, tmp_path: Path) -
         assert status == 0
         assert "without a file" in output
         assert (links / "cluster_with_8/cluster_0" / original.name).read_bytes() == content
+
+
+def test_a_hard_link_that_has_become_its_own_source_stays(tmp_path: Path) -> None:
+    photos, links = tmp_path / "photos", tmp_path / "links"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"a picture")
+    write_links(links, [[os.fsencode(photos / "a.jpg")]], kind="hardlink")
+    shutil.rmtree(photos)
+    photos.symlink_to(links / "cluster_with_1" / "cluster_0")
+    write_links(links, [], kind="hardlink", force=True)
+    assert (links / "cluster_with_1" / "cluster_0" / "a.jpg").read_bytes() == b"a picture"
+
+
+def test_names_that_differ_in_case_alone_do_not_collide_where_case_says_nothing(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / name for folder, name in (("one", "A.JPG"), ("two", "a.jpg"))]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"a picture")
+    write_links(tmp_path / "links", [[os.fsencode(path) for path in paths]])
+    assert [Path(place).name for place in places(tmp_path / "links")] == ["A.JPG", "a~2.jpg"]
 
 
 def test_a_run_that_was_cut_off_is_finished_by_the_next(
