@@ -170,6 +170,20 @@ def test_a_plan_that_is_applied_twice_moves_nothing_more(photos: Path) -> None:
     assert (again.moved, again.run != first.run) == (3, True)
 
 
+def test_a_file_copied_to_where_a_moved_one_was_is_moved_beside_it_and_both_are_kept(photos: Path) -> None:
+    plan, stop = plan_of(photos), threading.Event()
+    place = plan.removed[0].path
+    first = apply_plan(
+        plan, photos, on_progress=lambda step, done, total: stop.set() if step == "Moving" else None, stop=stop
+    )
+    (held,) = read_runs(photos / HIDDEN)
+    shutil.copy2(held.place_of(held.moves[0]), place)
+    again = apply_plan(plan, photos)
+    assert (again.moved, again.already, again.run, names(photos)) == (3, 0, first.run, LEFT)
+    restored = restore(photos)
+    assert (restored.restored, restored.problems) == (3, ((place, "is taken by another file"),))
+
+
 def test_restoring_twice_says_that_all_is_back(photos: Path) -> None:
     run = apply_plan(plan_of(photos), photos).run
     assert run is not None
@@ -435,6 +449,7 @@ def test_a_file_that_takes_the_place_of_another_in_the_moment_of_the_move_goes_b
         with pytest.raises(QuarantineError, match=r"camera/a\.jpg could not be: it has changed"):
             apply_plan(plan, photos)
     assert (photos / "camera/a.jpg").read_bytes() == b"saved this moment"
+    assert [move.is_void for move in read_runs(photos / HIDDEN)[0].moves].count(True) == 1
     restored = restore(photos)
     assert (restored.problems, names(photos)) == ((), set(TREE))
     assert (photos / "camera/a.jpg").read_bytes() == b"saved this moment"
