@@ -122,6 +122,7 @@ _HELP: Mapping[str, Help] = {
     "bad_request": Help("That did not work", "Choose a picture and try again.", upload=True),
     "bad_query": Help("That did not work", "Choose a picture and try again.", upload=True),
     "bad_option": Help("That did not work", "Go back and choose otherwise."),
+    "bad_note": Help("That is no name or tag", "Go back and write it otherwise."),
     "edit_refused": Help("That is not allowed here", "Ask whoever runs this service."),
     "no_network": Help("Pictures cannot be searched with here", "Begin with an image of the collection."),
     "no_original": Help("There is no file", "Only its vector and what is known of it were brought here."),

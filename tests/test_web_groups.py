@@ -276,7 +276,8 @@ def test_a_name_that_no_group_has_here_is_led_to_where_one_has(client: FlaskClie
 
 
 def test_a_name_that_cannot_be_given_is_refused(client: FlaskClient) -> None:
-    assert client.post(f"/groups/{RED}", data={"name": "x" * 101}).status_code == 400
+    page = client.post(f"/groups/{RED}", data={"name": "x" * 101})
+    assert (page.status_code, "That is no name or tag" in page.text) == (400, True)
     answer = client.post("/api/v1/groups/1/name", json={"name": "x" * 101})
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (400, "bad_note")
     assert titles(page_of(client, "/groups")) == ["black", "white", "red"]
