@@ -176,7 +176,8 @@ def decide(one: DuplicateSet, choice: Choice) -> list[Decision]:
     decisions = []
     for record in order:
         keeps, by_rule = record.image_id in kept, record.image_id in usual
-        reason = safe.get(record.image_id) or _reason(rule, keeps, record)
+        is_even = record is not order[0] and rule.key(record) == rule.key(order[0])
+        reason = safe.get(record.image_id) or _reason(rule, keeps, record, is_even=is_even)
         by_hand = keeps is not by_rule
         action = KEEP if keeps else REMOVE
         decisions.append(Decision(record, action, "chosen by hand" if by_hand else reason, by_hand))
@@ -196,8 +197,9 @@ def _tie_break(record: Record) -> tuple[Any, ...]:
     return (*chain, len(record.path), record.path)
 
 
-def _reason(rule: KeepRule, keeps: bool, record: Record) -> str:
-    return f"{rule.word if keeps else 'not the ' + rule.word}: {rule.fact(record)}"
+def _reason(rule: KeepRule, keeps: bool, record: Record, *, is_even: bool) -> str:
+    place = "" if keeps else "even with the " if is_even else "not the "
+    return f"{place}{rule.word}: {rule.fact(record)}"
 
 
 def is_in_folder(path: bytes, folder: str) -> bool:

@@ -125,6 +125,11 @@ def test_all_in_a_protected_folder_is_kept_and_nothing_else() -> None:
     assert kept(decide(one, Choice(protect=("/arch",)))) == {3}  # not the beginning of a name
 
 
+def test_what_is_as_good_as_the_one_that_is_kept_is_not_called_worse() -> None:
+    decisions = decide(set_of(record(1, "/p/a.jpg"), record(2, "/p/b.jpg"), record(3, "/p/c.jpg", width=1)), Choice())
+    assert [d.reason.partition(":")[0] for d in decisions] == ["largest", "even with the largest", "not the largest"]
+
+
 def test_of_a_new_folder_only_its_own_files_go() -> None:
     across = set_of(record(1, "/archive/a.jpg"), record(2, "/new/b.jpg", width=99), record(3, "/archive/c.jpg"))
     assert kept(decide(across, Choice(new=("/new",)))) == {1, 3}

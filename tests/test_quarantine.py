@@ -842,6 +842,23 @@ def test_what_took_the_place_of_an_image_stays_in_the_catalog(photos: Path, sett
     store.close()
 
 
+def test_going_on_leaves_an_image_in_the_catalog_that_took_the_place_of_a_moved_one(
+    photos: Path, settings: Settings
+) -> None:
+    plan = plan_of(photos)
+    apply_plan(plan, photos)  # and killed before the catalog
+    (photos / "camera/a.jpg").write_bytes(b"a new picture")
+    taken = record_of(photos, b"camera/a.jpg", 0)
+    with open_writer(settings.rsc_files, command="a test") as writer:
+        writer.commit(KEY, Batch(records=[taken], vectors={taken.sha256 or b"": group_vectors(1)[0]}))
+    rest = Plan(tuple(row for row in plan.rows if row.path != taken.path))
+    applied = apply_to_collection(rest, photos, settings)
+    assert (applied.already, applied.images_taken_out) == (2, 2)
+    store = open_store(settings.rsc_files)
+    assert store.record_at(taken.path) is not None
+    store.close()
+
+
 def test_a_plan_is_applied_where_there_is_no_collection_too(photos: Path, tmp_path: Path) -> None:
     assert apply_to_collection(plan_of(photos), None, Settings(rsc_files=tmp_path / "none")).moved == 3
     assert not (tmp_path / "none").exists()
