@@ -261,7 +261,7 @@ def _new_run(quarantine: Path) -> Run:
 
 def _move_all(run: Run, steps: Sequence[_Step], on_progress: OnProgress, stop: threading.Event) -> int:
     """Move the files one after the other until `stop`; return how many were moved."""
-    done = 0
+    done, earlier = 0, len(run.moves)
     try:
         journal = Journal(run)
         with contextlib.closing(journal):
@@ -274,6 +274,9 @@ def _move_all(run: Run, steps: Sequence[_Step], on_progress: OnProgress, stop: t
                 on_progress("Moving", done, len(steps))
             journal.write({"event": "finished"})
     except OSError as error:
+        done = max(
+            done, sum(run.holds(move) for move in run.moves[earlier:])
+        )  # the last may not have been written down
         raise _stopped(run, f"{done:,} of {len(steps):,} files were moved", error) from error
     return done
 
