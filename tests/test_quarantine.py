@@ -845,6 +845,17 @@ def test_what_took_the_place_of_an_image_stays_in_the_catalog(photos: Path, sett
     store.close()
 
 
+def test_an_image_whose_file_could_not_come_back_stays_out_of_the_catalog(photos: Path, settings: Settings) -> None:
+    apply_to_collection(plan_of(photos), photos, settings)
+    (photos / "camera/a.jpg").write_bytes(b"a new picture")
+    restored = restore_to_collections(photos, settings)
+    assert (restored.restored, len(restored.problems), restored.not_searchable) == (2, 1, 0)
+    store = open_store(settings.rsc_files)
+    assert store.record_at(path_of(photos, b"camera/a.jpg")) is None
+    assert store.record_at(path_of(photos, b"camera/sub/a.jpg")) is not None
+    store.close()
+
+
 def test_going_on_leaves_an_image_in_the_catalog_that_took_the_place_of_a_moved_one(
     photos: Path, settings: Settings
 ) -> None:
