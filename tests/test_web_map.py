@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from app import create_app
 from config import Settings
 from search import SearchService
-from store import name_group, open_writer
+from store import name_group, open_writer, tagged_images
 from tests.grouped_collection import KINDS, SIM, add_images, make_collection
 from tests.test_browser import FLAGS, Watch
 from views.duplicates import find_duplicates
@@ -122,6 +123,29 @@ def test_points_and_atlases_are_kept_by_browsers_under_an_address_of_their_own(c
     assert client.get("/api/v1/map/atlases/9").status_code == 404
 
 
+def test_what_was_published_since_is_not_sent_for_what_was_before(client: FlaskClient) -> None:
+    told = about(client)
+    for url in (told["points"]["url"], *told["atlases"]["urls"], "/api/v1/map/picture?v=x"):
+        answer = client.get(url.replace(told["digest"], "0123456789abcdef"))
+        assert (answer.status_code, "Load the page again" in answer.get_json()["error"]["message"]) == (404, True)
+
+
+def test_the_map_is_to_be_had_as_a_picture(client: FlaskClient) -> None:
+    points = columns(client)
+    answer = client.get("/api/v1/map/picture?layout=grid")
+    assert (answer.status_code, answer.mimetype) == (200, "image/webp")
+    shown = Image.open(BytesIO(answer.data)).convert("RGB")
+    places = points["layout-grid"].reshape(-1, 2) / 65_535
+    cell = about(client)["layouts"][1]["cell"]
+    scale = 1600 / (np.ptp(places[:, 0]) + cell)
+    for kind, wanted in (("red", (200, 30, 30)), ("white", (235, 235, 235)), ("black", (20, 20, 20))):
+        for point in np.flatnonzero(np.isin(points["ids"], of_kind(client, kind))):
+            x, y = (places[point] - places.min(axis=0) + cell / 2) * scale + 20
+            assert np.abs(np.array(shown.getpixel((round(x), round(y)))) - np.array(wanted)).max() < 30, kind
+    assert client.get("/api/v1/map/picture").status_code == 200
+    assert client.get("/api/v1/map/picture?layout=circle").status_code == 400
+
+
 def test_spots_are_the_groups_with_the_names_that_people_gave_first(client: FlaskClient, settings: Settings) -> None:
     assert [(spot["name"], spot["count"]) for spot in about(client)["spots"]] == [
         ("black", 16),
@@ -184,6 +208,17 @@ def test_the_selected_pictures_are_named(client: FlaskClient) -> None:
     assert [row["image_id"] for row in rows] == red[:2]
     assert rows[0]["name"].startswith("image-")
     assert rows[0]["label"] == "red"
+
+
+def test_selected_pictures_that_are_gone_are_passed_over(client: FlaskClient, settings: Settings) -> None:
+    red = of_kind(client, "red")
+    ids = [9_999, red[0], red[0]]
+    assert client.post("/api/v1/map/more", json={"image_ids": ids}).get_json()["examples"] == 1
+    assert client.post("/api/v1/tags", json={"tag": "kept", "image_ids": ids}).get_json()["image_ids"] == red[:1]
+    answer = client.post("/api/v1/tags", json={"tag": "kept", "image_ids": [9_999]})
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "unknown_image")
+    with open_writer(settings.rsc_files, command="a test") as writer:
+        assert tagged_images(writer, "kept").tolist() == red[:1]
 
 
 def test_more_like_the_selected_ones_are_none_of_them(client: FlaskClient) -> None:
@@ -257,14 +292,22 @@ def test_before_a_map_is_computed_the_page_says_how(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address(settings: Settings) -> Iterator[str]:
+    with served(settings) as address:
+        yield address
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
     application = create_app(service=SearchService(settings, load_network=False))
     server = make_server("127.0.0.1", 0, application, threaded=True)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +356,7 @@ def settle(page: Page) -> None:
     page.evaluate(
         """async () => {
             const frame = () => new Promise(requestAnimationFrame);
-            const all = lookalikeMap.page.about.atlases.urls.length;
+            const all = lookalikeMap.page.about.atlases?.urls.length ?? 0;
             do await frame(); while (!lookalikeMap.still || lookalikeMap.loaded.atlases < all);
         }"""
     )
@@ -355,7 +398,8 @@ def test_a_map_by_likeness_fills_the_window_and_cells_stay_square(page: Page, cl
             """(width) => {
                 const { camera } = lookalikeMap.page;
                 const [left, top, right, bottom] = camera.extent;
-                const shares = [(right - left) * camera.scales[0] / camera.width, (bottom - top) * camera.scales[1] / camera.open];
+                const [across, down] = [(right - left) * camera.scales[0], (bottom - top) * camera.scales[1]];
+                const shares = [across / camera.width, down / camera.open];
                 return camera.width === width && shares.every((share) => share > 0.9 && share <= 1);
             }""",
             arg=width,
@@ -545,6 +589,82 @@ def test_places_are_reached_by_keyboard_and_light_their_group(context: BrowserCo
     first = about(client)["spots"][0]
     expect(page.locator("p[data-state]")).to_have_text(f"{first['name']}: {first['count']} pictures.")
     assert first["image_id"] in page.evaluate("() => lookalikeMap.lit")
+    expect(page.locator(".map-places ul")).to_be_hidden()  # it would lie over what was looked for
+    expect(page.get_by_role("application")).to_be_focused()
+    page.locator("summary").click()
+    page.keyboard.press("Escape")
+    expect(page.locator(".map-places ul")).to_be_hidden()
+    assert page.evaluate("() => lookalikeMap.lit") is not None
+
+
+@pytest.mark.browser
+def test_the_answer_to_what_was_sought_first_does_not_replace_what_was_sought_last(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/found?q=black", lambda route: held.append(route))
+    page.get_by_label("Find by label").fill("black")
+    with page.expect_request("**/found?q=black"):
+        page.keyboard.press("Enter")
+    page.get_by_label("Find by label").fill("red")
+    page.keyboard.press("Enter")
+    expect(page.locator("p[data-state]")).to_contain_text("8 pictures")
+    with page.expect_response("**/found?q=black"):
+        held[0].continue_()
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    expect(page.locator("p[data-state]")).to_contain_text("8 pictures")
+
+
+@pytest.mark.browser
+def test_no_name_lies_under_what_acts_on_the_map(page: Page) -> None:
+    name = page.locator(".spot[data-shown]").first.inner_text()
+    page.evaluate(
+        """(name) => {
+            const { camera, about } = lookalikeMap.page;
+            const [x, y] = camera.toScreen(...about.spots.find((spot) => spot.name === name).at[lookalikeMap.view.layout]);
+            const bar = document.querySelector("[data-top] .map-bar").getBoundingClientRect();
+            const stage = document.querySelector("[data-stage]").getBoundingClientRect();
+            camera.panBy(bar.left + bar.width / 2 - stage.left - x, bar.bottom - stage.top - y);
+            lookalikeMap.page.wake();
+        }""",
+        name,
+    )
+    settle(page)
+    hidden = page.locator(".spot:not([data-shown])").all_text_contents()
+    assert name in hidden
+
+
+@pytest.mark.browser
+def test_the_card_lies_beside_the_picture_however_large_it_is(context: BrowserContext, client: FlaskClient) -> None:
+    image_id = of_kind(client, "white")[3]
+    page = opened(context, f"/map?image={image_id}&layout=grid")
+    page.evaluate("() => { lookalikeMap.page.camera.zoomAt(100); lookalikeMap.page.wake(); }")
+    settle(page)
+    x, _ = where(page, image_id)
+    box = page.locator("[data-card]").bounding_box()
+    assert box is not None
+    assert view(page)["size"] > 150
+    half = view(page)["size"] / 2
+    assert box["x"] >= x + half or box["x"] + box["width"] <= x - half
+
+
+@pytest.mark.browser
+def test_beyond_the_pictures_of_atlases_points_become_thumbnails_that_can_be_pointed_at(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_collection(tmp_path)
+    monkeypatch.setattr("atlases.MAX_IMAGES", COUNT - 1)
+    build_views(settings, groups=False)
+    with served(settings) as address, browser.new_context(base_url=address, reduced_motion="reduce") as context:
+        page = opened(context, "/map?layout=grid")
+        assert page.evaluate("() => lookalikeMap.page.about.atlases") is None
+        page.evaluate(
+            "async (n) => { while (lookalikeMap.loaded.details < n) await new Promise(requestAnimationFrame); }", COUNT
+        )
+        image_id = page.evaluate("() => lookalikeMap.page.scene.ids[5]")
+        x, y = where(page, image_id)
+        page.mouse.move(x + 0.35 * view(page)["size"], y)
+        expect(page.locator("[data-card]")).to_be_visible()
+        assert page.evaluate("() => lookalikeMap.pointed") == image_id
+        assert 'class="map-picture"' not in page.request.get("/map").text()
 
 
 @pytest.mark.browser
@@ -600,5 +720,7 @@ def test_without_javascript_the_page_lists_the_places(browser: Browser, address:
         page = context.new_page()
         page.goto("/map")
         expect(page.locator(".map-plain p")).to_contain_text("The map needs JavaScript")
-        page.locator(".map-plain a").first.click()
-        expect(page.get_by_role("heading", level=1)).to_contain_text("image-")
+        assert page.locator(".map-picture").evaluate("(picture) => picture.naturalWidth") == 1640
+        page.locator(".map-plain .tiles a").first.click()
+        page.wait_for_url("**/groups/**")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()

@@ -23,6 +23,7 @@ from views.duplicates import open_duplicates
 from views.groups import Groups, open_groups
 from views.map import Map, open_map
 from web.groups import titles
+from web.map_picture import map_picture
 from web.map_table import Ids, PointTable, point_table
 
 TITLES: Mapping[str, str] = {"tsne": "By likeness", "umap": "By likeness (UMAP)", "grid": "Grid", "date": "By date"}
@@ -103,6 +104,12 @@ def _layouts(drawn: Map) -> dict[str, str]:
     return {name: title for name, title in there.items() if name != "date" or drawn.date_marks or len(there) == 1}
 
 
+def _check_layout(asked: str, drawn: Map) -> None:
+    layouts = _layouts(drawn)
+    if asked not in layouts:
+        raise OptionError(f"There is no layout {asked[:40]!r} on this map; there are: {', '.join(layouts)}.")
+
+
 def _groups() -> Groups | None:
     """Return the groups of the collection, None where they were not computed."""
     try:
@@ -120,8 +127,7 @@ def index() -> str:
     service, opened = requested.service(), _opened()
     layouts = _layouts(opened.map)
     asked = request.args.get("layout", next(iter(layouts)))
-    if asked not in layouts:
-        raise OptionError(f"There is no layout {asked[:40]!r} on this map; there are: {', '.join(layouts)}.")
+    _check_layout(asked, opened.map)
     tags = tag_counts(service.ready().store)
     return render_template(
         "map.html",
@@ -129,6 +135,7 @@ def index() -> str:
         opened=opened,
         layouts=layouts,
         layout=asked,
+        by_group=_groups() is not None,
         spots=_spots(opened),
         placed=int(opened.map.placed.sum()),
         tags=list(tags),
@@ -143,8 +150,8 @@ def index() -> str:
 @api.get("/map")
 def map_json() -> Response:
     """Describe the map: layouts, the columns of its points, atlases, and spots to jump to."""
-    opened, version = _opened(), _opened().table.digest
-    atlases, drawn = opened.atlases, opened.map
+    opened = _opened()
+    atlases, drawn, version = opened.atlases, opened.map, opened.table.digest
     return jsonify(
         {
             "digest": version,
@@ -174,7 +181,7 @@ def map_json() -> Response:
 @api.get("/map/points")
 def points() -> Response:
     """Send the numbers of all points; `GET /api/v1/map` says where which are."""
-    table = _opened().table
+    table = _asked_for().table
     response = make_response(table.content)
     response.mimetype = "application/octet-stream"
     response.set_etag(table.digest)
@@ -185,11 +192,39 @@ def points() -> Response:
 @api.get("/map/atlases/<int:number>")
 def atlas(number: int) -> Response:
     """Send one atlas."""
-    opened = _opened()
+    opened = _asked_for()
     if opened.atlases is None or number >= len(opened.atlases.files):
         raise ViewMissingError(f"The map has no atlas {number}.")
     response = send_file(opened.atlases.files[number], mimetype="image/webp", etag=f"{opened.table.digest}-{number}")
     return _kept(response, opened.table)
+
+
+@api.get("/map/picture")
+def picture() -> Response:
+    """Send the map in one `layout` as a picture, for pages without JavaScript."""
+    opened = _asked_for()
+    layout = request.args.get("layout", next(iter(_layouts(opened.map))))
+    _check_layout(layout, opened.map)
+    if opened.atlases is None:
+        raise ViewMissingError("The map has no small pictures to show. A poster has: python map2d.py --poster map.png")
+    shown = map_picture(
+        opened.map.layouts[layout],
+        opened.table.column("cells"),
+        opened.table.ratios(),
+        opened.atlases,
+        cell_size=opened.map.cell_sizes.get(layout),
+    )
+    response = make_response(shown)
+    response.mimetype = "image/webp"
+    return _kept(response, opened.table)
+
+
+def _asked_for() -> Opened:
+    """Return the map. Raises `ViewMissingError` where that of another digest is asked for: its numbers would mean others."""
+    opened = _opened()
+    if request.args.get("v", opened.table.digest) != opened.table.digest:
+        raise ViewMissingError("The collection has changed since this page was opened. Load the page again.")
+    return opened
 
 
 def _kept(response: Response, table: PointTable) -> Response:
@@ -327,11 +362,17 @@ def _said(opened: Opened, sought: str) -> Ids:
 
 
 def _selected(fields: requested.Fields) -> list[int]:
-    """Return the field `image_ids`. Raises `OptionError` for none, `RequestError` for what is no id."""
+    """Return those of the field `image_ids` that are in the collection now, ascending, each once.
+
+    Raises `OptionError` for none, `RequestError` for what is no id, `ImageNotFoundError` where all of them are gone.
+    """
     ids = [requested.wanted_image_id(raw, "image_ids") for raw in fields.get("image_ids", ())]
     if not ids:
         raise OptionError("No picture is selected. Draw around some on the map, and try again.")
-    return ids
+    there = np.intersect1d(np.array(ids, dtype=np.int64), requested.service().ready().snapshot.ids)
+    if not len(there):
+        raise ImageNotFoundError("None of the selected pictures is in the collection any more. Load the page again.")
+    return [int(image_id) for image_id in there]
 
 
 @api.post("/map/images")
@@ -358,7 +399,7 @@ def images() -> Response:
 @api.post("/map/more")
 def more() -> Response:
     """Answer with the pictures most like the selected ones, by examples spread evenly over them, that are not selected."""
-    ids = sorted(set(_selected(requested.request_fields())))
+    ids = _selected(requested.request_fields())
     step = max(1.0, len(ids) / requested.MAX_EXAMPLES)
     examples = [ids[int(place)] for place in np.arange(0, len(ids), step)][: requested.MAX_EXAMPLES]
     k = min(len(ids), MOST_LEFT_OUT) + MORE

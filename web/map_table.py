@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,16 @@ class PointTable:
     columns: list[Column]
     labels: list[str]
     digest: str
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return the numbers of one column."""
+        there = next(column for column in self.columns if column.name == name)
+        return np.frombuffer(self.content, np.dtype(there.type).newbyteorder("<"), there.count, there.offset)
+
+    def ratios(self) -> npt.NDArray[np.float64]:
+        """Return the width / height of each picture, float64 (n,)."""
+        ratios: npt.NDArray[np.float64] = 2 ** ((self.column("shapes") - 128.0) / SHAPE_STEPS_AN_OCTAVE)
+        return ratios
 
 
 def point_table(

@@ -54,7 +54,11 @@ export function connect(page) {
     button.addEventListener("click", () => page.change(button.dataset.layoutOf));
   }
   for (const button of page.root.querySelectorAll("[data-spot]")) {
-    button.addEventListener("click", () => page.lightGroup(Number(button.dataset.spot), button.dataset.sim || null));
+    button.addEventListener("click", () => {
+      page.root.querySelector("details").open = false; // it lies over what is shown now
+      page.part("stage").focus();
+      page.lightGroup(Number(button.dataset.spot), button.dataset.sim || null);
+    });
   }
   page.part("find").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -64,7 +68,9 @@ export function connect(page) {
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    if (page.drawn) page.lasso(false);
+    const places = page.root.querySelector("details");
+    if (places?.open) places.open = false;
+    else if (page.drawn) page.lasso(false);
     else if (page.selected.length) page.clear();
     else if (page.lit) page.dimNone();
   });

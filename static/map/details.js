@@ -85,7 +85,7 @@ export async function loadAtlases(atlases, drawing, onCame) {
   drawing.prepareAtlases(atlases.urls.length, atlases.cell);
   for (const [number, url] of atlases.urls.entries()) {
     const response = await fetch(url);
-    if (!response.ok) continue; // published anew meanwhile: its pictures stay colours until the page is loaded again
+    if (!response.ok) throw new Error("The collection has changed since this page was opened. Load the page again.");
     drawing.setAtlas(number, await createImageBitmap(await response.blob()));
     onCame(number + 1);
   }

@@ -51,7 +51,7 @@ export class Card {
 
   #place(point, camera) {
     const [x, y] = camera.toScreen(...this.scene.place(point));
-    const reach = Math.min(this.scene.size(camera) / 2, 60) + SPACE;
+    const reach = (this.scene.size(camera) / 2) * 1.3 * Math.min(1, this.scene.ratios[this.point]) + SPACE;
     const [width, height] = [this.card.offsetWidth, this.card.offsetHeight];
     const left = x + reach + width < camera.width ? x + reach : Math.max(x - reach - width, 8);
     const top = Math.min(Math.max(y - height / 2, 8), Math.max(camera.height - height - 8, 8));

@@ -61,11 +61,13 @@ export class MapPage {
     this.atlases = 0;
     const onCame = () => this.wake();
     this.details = new Details(this.scene, this.drawing, { thumbnail, cell: this.about.atlases?.cell ?? null, onCame });
+    this.scene.detailed = this.details.slotOf;
     if (!this.about.atlases) return;
-    loadAtlases(this.about.atlases, this.drawing, (count) => {
+    const came = (count) => {
       this.atlases = count;
       this.wake();
-    });
+    };
+    loadAtlases(this.about.atlases, this.drawing, came).catch((error) => this.say(error.message, "problem"));
   }
 
   recolour() {
@@ -77,6 +79,7 @@ export class MapPage {
   resize() {
     const stage = this.part("stage").getBoundingClientRect();
     this.ratio = Math.min(window.devicePixelRatio || 1, MOST_RATIO);
+    this.spots.avoid([...this.root.querySelectorAll("[data-top] .map-bar, .map-tools")], stage);
     const panel = this.part("panel");
     const sheet = panel.offsetWidth === Math.round(stage.width) ? panel.offsetHeight : 0; // on a phone
     this.camera.resize(stage.width, stage.height, this.part("top").offsetHeight + 16, sheet);
@@ -187,8 +190,10 @@ export class MapPage {
   }
 
   async #light(url, why, stay, tell) {
+    this.sought = url;
     try {
       const found = await ask(url);
+      if (this.sought !== url) return; // something else was asked for meanwhile
       const points = this.scene.pointsOf(found.image_ids);
       this.say(tell(found));
       if (!points.length) return;
@@ -199,7 +204,7 @@ export class MapPage {
       if (!stay) this.zoomTo(points);
       this.wake();
     } catch (error) {
-      this.say(error.message, "problem");
+      if (this.sought === url) this.say(error.message, "problem");
     }
   }
 
@@ -210,7 +215,7 @@ export class MapPage {
   }
 
   dimNone() {
-    this.lit = null;
+    this.lit = this.sought = null;
     this.scene.light(null);
     this.drawing.statesChanged();
     this.#showLit();

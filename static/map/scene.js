@@ -11,7 +11,7 @@ const CHANGE_MS = 1100;
 const LEAST_SIZE = 2.6;
 const MOST_SIZE = 190;
 const LEAST_PICTURE = 8;
-const OVERLAP = 2.7; // of the space between neighbours, that pictures take when the whole map is seen
+const OVERLAP = { pictures: 2.7, points: 1.5 }; // of the space between neighbours, that they take when the whole map is seen
 const GROWTH = 0.6; // they grow more slowly than that space, so that zooming in draws them apart
 const READERS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
 
@@ -89,7 +89,8 @@ export class Scene {
     this.layout = this.before = [...this.layouts.values()][0];
     this.changing = null;
     this.dimmed = false;
-    this.pictures = about.atlases !== null; // else points
+    this.pictures = about.atlases !== null; // else points, but those that `detailed` has
+    this.detailed = new Map();
   }
 
   /** Change to a layout; `at` is the time in milliseconds, null for at once. */
@@ -111,8 +112,8 @@ export class Scene {
   size(camera, layout = this.layout) {
     const whole = layout.spacing * camera.base * Math.sqrt(camera.shape[0] * camera.shape[1]);
     if (layout.cell) return Math.min(Math.max(0.96 * whole * camera.zoom, LEAST_SIZE), MOST_SIZE);
-    const least = this.pictures ? LEAST_PICTURE : LEAST_SIZE;
-    return Math.min(Math.max(OVERLAP * whole, least) * camera.zoom ** GROWTH, MOST_SIZE);
+    const [least, overlap] = this.pictures ? [LEAST_PICTURE, OVERLAP.pictures] : [LEAST_SIZE, OVERLAP.points];
+    return Math.min(Math.max(overlap * whole, least) * camera.zoom ** GROWTH, MOST_SIZE);
   }
 
   place(point) {
@@ -158,7 +159,7 @@ export class Scene {
     this.layout.eachNear(box, (point) => {
       const [x, y] = camera.toScreen(...this.place(point));
       const [dx, dy] = [Math.abs(x - screenX), Math.abs(y - screenY)];
-      const on = this.pictures && dx <= half * Math.min(1, this.ratios[point]) && dy <= half * Math.min(1, 1 / this.ratios[point]);
+      const on = (this.pictures || this.detailed.has(point)) && dx <= half * Math.min(1, this.ratios[point]) && dy <= half * Math.min(1, 1 / this.ratios[point]);
       const away = Math.hypot(dx, dy);
       if (!on && away > reach) return;
       const dim = this.states[point] & DIM ? 1 : 0;

@@ -25,6 +25,14 @@ export class Spots {
     this.measure();
   }
 
+  /** Leave free what lies under some elements. */
+  avoid(elements, stage) {
+    this.covered = elements.map((element) => {
+      const { left, top, right, bottom } = element.getBoundingClientRect();
+      return [left - stage.left, top - stage.top, right - stage.left, bottom - stage.top];
+    });
+  }
+
   measure() {
     for (const one of [...this.groups, ...this.marks]) [one.width, one.height] = [one.element.offsetWidth, one.element.offsetHeight];
   }
@@ -32,7 +40,7 @@ export class Spots {
   /** Put them where the map is now; `busy` hides all, while the layout changes. */
   place(scene, camera, busy) {
     const byDate = scene.layout.name === "date" && this.marks.length > 0;
-    const taken = [];
+    const taken = [...this.covered];
     const above = scene.size(camera) / 2 + 2;
     for (const one of this.groups) {
       const [x, y] = camera.toScreen(...one.at[scene.layout.name]);
