@@ -223,6 +223,10 @@ def test_pictures_are_drawn_of_thumbnails_and_say_what_they_leave_out(
     monkeypatch.setattr("views.group_pictures.MAX_ROWS", 10)
     monkeypatch.setattr("views.group_pictures.MAX_COLUMNS", 2)
     assert "20 of 36 images, the most central of the 2 largest of 3 groups" in run("--picture", target)[1]
+    monkeypatch.setattr("views.group_pictures.MAX_PIXELS", 60_000)
+    run("--picture", target)
+    with Image.open(target) as picture:
+        assert 30_000 < picture.width * picture.height <= 60_000
 
 
 # Links.
