@@ -404,6 +404,10 @@ def test_a_map_by_likeness_fills_the_window_and_cells_stay_square(page: Page, cl
             }""",
             arg=width,
         )
+    spacing = page.evaluate(
+        "() => { const { camera, scene } = lookalikeMap.page; return scene.layout.spacing * camera.base; }"
+    )
+    assert 40 < view(page)["size"] < 1.8 * spacing  # few pictures hardly cover each other
     page.mouse.move(*where(page, of_kind(client, "red")[0]))
     expect(page.locator("[data-card] [data-label]")).to_have_text("red")
     page.get_by_role("button", name="Grid", exact=True).click()

@@ -12,6 +12,7 @@ const LEAST_SIZE = 2.6;
 const MOST_SIZE = 190;
 const LEAST_PICTURE = 8;
 const OVERLAP = { pictures: 2.7, points: 1.5 }; // of the space between neighbours, that they take when the whole map is seen
+const CLEAR = 40; // CSS pixels from which pictures need not lie over each other to be recognised
 const GROWTH = 0.6; // they grow more slowly than that space, so that zooming in draws them apart
 const READERS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
 
@@ -113,7 +114,8 @@ export class Scene {
     const whole = layout.spacing * camera.base * Math.sqrt(camera.shape[0] * camera.shape[1]);
     if (layout.cell) return Math.min(Math.max(0.96 * whole * camera.zoom, LEAST_SIZE), MOST_SIZE);
     const [least, overlap] = this.pictures ? [LEAST_PICTURE, OVERLAP.pictures] : [LEAST_SIZE, OVERLAP.points];
-    return Math.min(Math.max(overlap * whole, least) * camera.zoom ** GROWTH, MOST_SIZE);
+    const wanted = Math.min(overlap * whole, Math.max(CLEAR, 1.2 * whole));
+    return Math.min(Math.max(wanted, least) * camera.zoom ** GROWTH, MOST_SIZE);
   }
 
   place(point) {
