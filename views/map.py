@@ -131,7 +131,9 @@ def _plan(store: Store, generation: Generation, options: MapOptions, *, again: b
     true = {} if view is None else _still_true(generation, view, snapshot, options, times)
     wanted = set(options.layouts) | ({"tsne"} if "grid" in options.layouts else set())
     if true and view is not None:
-        wanted |= set(view.options["layouts"])  # none gets lost, also not the one by date where times became known since
+        wanted |= set(
+            view.options["layouts"]
+        )  # none gets lost, also not the one by date where times became known since
     kept = {} if again else true
     return _Plan(snapshot, times, view, kept, [name for name in LAYOUTS if name in wanted and name not in kept])
 
