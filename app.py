@@ -39,6 +39,7 @@ import requested
 import web.duplicates
 import web.groups
 import web.map
+import web.tags
 from config import Settings, load_settings
 from errors import ImageError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail
@@ -77,7 +78,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     )
     app.register_blueprint(pages)
     app.register_blueprint(api.api)
-    for view in (web.groups, web.duplicates, web.map):
+    for view in (web.groups, web.duplicates, web.map, web.tags):
         app.register_blueprint(view.pages)
         app.register_blueprint(view.api)
     app.register_error_handler(Exception, _answer_error)
@@ -304,6 +305,7 @@ def image(image_id: str) -> str:
         group=web.groups.group_of_image(shown.image_id),
         copies=web.duplicates.copies_of(shown.image_id),
         has_map=web.map.has_map(),
+        may_edit=requested.service().settings.edits_allowed,
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
         among=_among(shown, answer.query.where),

@@ -15,16 +15,17 @@ from flask import Blueprint, Response, jsonify, make_response, render_template, 
 import requested
 from api import image_json
 from atlases import Atlases, open_atlases
-from errors import CollectionError, ImageNotFoundError, OptionError, RequestError, ViewMissingError
+from errors import CollectionError, ImageNotFoundError, OptionError, ViewMissingError
 from publishing import view_of
 from search import Example, Filter, Query
-from store import Generation, NamedGroup, Record, Store, named_groups, tag_counts, tag_images, tagged_images
+from store import Generation, NamedGroup, Record, Store, named_groups, tag_counts, tagged_images
 from views.duplicates import open_duplicates
 from views.groups import Groups, open_groups
 from views.map import Map, open_map
 from web.groups import titles
 from web.map_picture import map_picture
 from web.map_table import Ids, PointTable, point_table
+from web.tags import selected_ids
 
 TITLES: Mapping[str, str] = {"tsne": "By likeness", "umap": "By likeness (UMAP)", "grid": "Grid", "date": "By date"}
 """What the layouts are called, in the order in which the page offers them."""
@@ -361,24 +362,10 @@ def _said(opened: Opened, sought: str) -> Ids:
     return np.array(sorted(places), dtype=np.int64)
 
 
-def _selected(fields: requested.Fields) -> list[int]:
-    """Return those of the field `image_ids` that are in the collection now, ascending, each once.
-
-    Raises `OptionError` for none, `RequestError` for what is no id, `ImageNotFoundError` where all of them are gone.
-    """
-    ids = [requested.wanted_image_id(raw, "image_ids") for raw in fields.get("image_ids", ())]
-    if not ids:
-        raise OptionError("No picture is selected. Draw around some on the map, and try again.")
-    there = np.intersect1d(np.array(ids, dtype=np.int64), requested.service().ready().snapshot.ids)
-    if not len(there):
-        raise ImageNotFoundError("None of the selected pictures is in the collection any more. Load the page again.")
-    return [int(image_id) for image_id in there]
-
-
 @api.post("/map/images")
 def images() -> Response:
     """Name the selected pictures, in the order of their ids."""
-    known = requested.service().images(_selected(requested.request_fields()))
+    known = requested.service().images(selected_ids(requested.request_fields()))
     return jsonify(
         {
             "images": [
@@ -399,7 +386,7 @@ def images() -> Response:
 @api.post("/map/more")
 def more() -> Response:
     """Answer with the pictures most like the selected ones, by examples spread evenly over them, that are not selected."""
-    ids = _selected(requested.request_fields())
+    ids = selected_ids(requested.request_fields())
     step = max(1.0, len(ids) / requested.MAX_EXAMPLES)
     examples = [ids[int(place)] for place in np.arange(0, len(ids), step)][: requested.MAX_EXAMPLES]
     k = min(len(ids), MOST_LEFT_OUT) + MORE
@@ -409,22 +396,10 @@ def more() -> Response:
     return jsonify({"examples": len(examples), "images": [image_json(info) for info in others]})
 
 
-@api.post("/tags")
-def tag() -> Response:
-    """Give a tag to the selected pictures."""
-    requested.check_may_edit()
-    fields = requested.request_fields()
-    name, ids = next(iter(fields.get("tag", ())), ""), _selected(fields)
-    if not isinstance(name, str):
-        raise RequestError(f"tag is {str(name)[:40]!r}, but must be text.")
-    tag_images(requested.service().settings.rsc_files, name, ids)
-    return jsonify({"tag": " ".join(name.split()), "image_ids": ids})
-
-
 @api.post("/duplicates/among")
 def duplicates_among() -> Response:
     """Answer with the published pairs of duplicates both of which are selected, the surest first."""
-    ids = _selected(requested.request_fields())
+    ids = selected_ids(requested.request_fields())
     pairs = requested.service().opened(open_duplicates).pairs
     both = pairs.where(np.isin(pairs.image_a, ids) & np.isin(pairs.image_b, ids))
     shown = list(both.where(np.arange(len(both)) < MOST_PAIRS))
