@@ -42,7 +42,7 @@ SAME_PHOTOGRAPHS = Path(__file__).with_name("same_photographs.txt")
 TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 FIRST = datetime(2020, 1, 1)
 CROPS = 25_000
-"""Of the crops so many: every fourth of a photograph's twenty is the same picture as another, which no collection is like."""
+"""Of the crops so many: each is the same picture as four others, which no collection is like."""
 APART_S, NEXT_S, MATE_S = 1_000, 2, 3
 
 
