@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -217,7 +218,9 @@ def test_the_autoencoder_is_trained_stopped_and_plotted_from_a_terminal(folder: 
     """In processes of their own: a real Ctrl-C in the middle of training, then a run to the end."""
     before = everything(folder)
     command = [sys.executable, "autoencoder.py", "--rsc-files", str(folder), "--reduced-dim", "8"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+    # A test run in the background ignores Ctrl-C, and so would what it starts.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as child:
         assert child.stderr is not None
         for line in child.stderr:
             if line.startswith("Epoch 1 of"):
