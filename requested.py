@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
@@ -20,7 +21,15 @@ from flask import Request, current_app, request
 from werkzeug.datastructures import FileStorage
 
 from config import LOOPBACK_NAMES
-from errors import EditRefusedError, EmptyFileError, ImageNotFoundError, QueryError, RequestError, TooManyBytesError
+from errors import (
+    EditRefusedError,
+    EmptyFileError,
+    ImageNotFoundError,
+    OptionError,
+    QueryError,
+    RequestError,
+    TooManyBytesError,
+)
 from search import Box, Example, Filter, Query, SearchService
 
 EXTENSION = "lookalike"
@@ -191,6 +200,24 @@ def wanted_count(fields: Fields, name: str, usual: int) -> int:
     if count is None or not 1 <= count <= MAX_IMAGE_ID:
         raise RequestError(f"{name} is {str(raw)[:40]!r}, but must be a whole number from 1 on.")
     return count
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of many things: its `number` from 1, how many pages there are, and the places of its things."""
+
+    number: int
+    count: int
+    places: slice
+
+
+def wanted_page(fields: Fields, things: int, size: int) -> Page:
+    """Return which page of `things`, `size` a page, is asked for; raises `OptionError` for one behind the last."""
+    count = max(1, -(-things // size))
+    number = wanted_count(fields, "page", 1)
+    if number > count:
+        raise OptionError(f"There is no page {number:,}: the last one is {count:,}.")
+    return Page(number, count, slice((number - 1) * size, number * size))
 
 
 def _side(fields: Fields, name: str) -> int | None:

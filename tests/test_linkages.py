@@ -104,6 +104,13 @@ def test_a_tree_over_the_graph_is_whole_and_never_falls() -> None:
     assert np.array_equal(tree.merges, again.merges)
 
 
+def test_no_merge_is_lower_than_those_that_made_its_parts() -> None:
+    links = linkages._Links(3)
+    pair = links.add(np.array([0]), np.array([1]), np.array([0.5]))
+    links.add(pair, np.array([2]), np.array([0.4]))
+    assert links.as_merges().tolist() == [[0, 1, 0.5, 2], [2, 3, 0.5, 3]]
+
+
 @pytest.mark.usefixtures("small_limits")
 def test_many_copies_do_not_hide_the_rest_of_the_graph() -> None:
     vectors, labels = uneven(500)

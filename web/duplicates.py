@@ -19,7 +19,7 @@ from api import image_json
 from errors import CollectionError, EditRefusedError, OptionError
 from pipeline import show_path
 from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related, turned_round
-from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_image_id, wanted_text
+from requested import Fields, refuse_unknown, request_fields, wanted_image_id, wanted_page, wanted_text
 from search import ImageInfo
 from store import Filter
 from views.reviews import PLANNED_TIERS, Review, Totals, open_review
@@ -88,23 +88,6 @@ def _check_protected(choice: Choice) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Page:
-    """One page of the sets: its `number` from 1, how many pages there are, and the places of its sets."""
-
-    number: int
-    count: int
-    places: slice
-
-
-def _page(fields: Fields, things: int) -> Page:
-    count = max(1, -(-things // SETS_A_PAGE))
-    number = wanted_count(fields, "page", 1)
-    if number > count:
-        raise OptionError(f"There is no page {number:,}: the last one is {count:,}.")
-    return Page(number, count, slice((number - 1) * SETS_A_PAGE, number * SETS_A_PAGE))
-
-
 # What is shown.
 
 
@@ -160,7 +143,7 @@ def index() -> str:
     fields = request_fields()
     asked = _asked(fields)
     review = asked.review
-    page = _page(fields, review.count(asked.tier))
+    page = wanted_page(fields, review.count(asked.tier), SETS_A_PAGE)
     return render_template(
         "duplicates.html",
         status=requested.service().status(),
@@ -265,7 +248,7 @@ def index_json() -> Response:
     refuse_unknown(fields, LIST_FIELDS, "a list of duplicates")
     asked = _asked(fields)
     review = asked.review
-    page = _page(fields, review.count(asked.tier))
+    page = wanted_page(fields, review.count(asked.tier), SETS_A_PAGE)
     totals = _totals(asked)
     return jsonify(
         {

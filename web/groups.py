@@ -18,7 +18,16 @@ import requested
 from api import image_json
 from errors import CollectionError, OptionError
 from publishing import view_of
-from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_number, wanted_text
+from requested import (
+    Fields,
+    Page,
+    refuse_unknown,
+    request_fields,
+    wanted_count,
+    wanted_number,
+    wanted_page,
+    wanted_text,
+)
 from search import ImageInfo
 from store import forget_group, name_group
 from views.groups import Group, GroupList, Groups, NamedElsewhere, Order, open_groups
@@ -67,24 +76,6 @@ def _asked(fields: Fields) -> _Asked:
     if sort not in (None, "size"):
         kept["sort"] = sort
     return _Asked(groups, shown, min_size, sort or "size", kept)
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of many things: its `number` from 1, how many pages there are, and the places of its things."""
-
-    number: int
-    count: int
-    places: slice
-
-
-def _page(fields: Fields, things: int, size: int) -> Page:
-    """Return the page that is asked for; raises `OptionError` for one behind the last."""
-    count = max(1, -(-things // size))
-    number = wanted_count(fields, "page", 1)
-    if number > count:
-        raise OptionError(f"There is no page {number:,}: the last one is {count:,}.")
-    return Page(number, count, slice((number - 1) * size, number * size))
 
 
 # What is shown.
@@ -162,7 +153,7 @@ def index() -> str:
     """Show the groups of the collection, a page of them."""
     fields = request_fields()
     asked = _asked(fields)
-    page = _page(fields, len(asked.shown), GROUPS_A_PAGE)
+    page = wanted_page(fields, len(asked.shown), GROUPS_A_PAGE)
     return render_template(
         "groups.html",
         status=requested.service().status(),
@@ -179,7 +170,7 @@ def group(image_id: str) -> str:
     fields = request_fields()
     asked = _asked(fields)
     found = asked.groups.group_of(requested.image_id_of_path(image_id), asked.sim)
-    page = _page(fields, found.size, IMAGES_A_PAGE)
+    page = wanted_page(fields, found.size, IMAGES_A_PAGE)
     return render_template(
         "group.html",
         status=requested.service().status(),
@@ -231,7 +222,7 @@ def index_json() -> Response:
     fields = request_fields()
     refuse_unknown(fields, LIST_FIELDS, "a list of groups")
     asked = _asked(fields)
-    page = _page(fields, len(asked.shown), GROUPS_A_PAGE)
+    page = wanted_page(fields, len(asked.shown), GROUPS_A_PAGE)
     shown = asked.shown
     return jsonify(
         {
@@ -256,7 +247,7 @@ def group_json(image_id: str) -> Response:
     refuse_unknown(fields, GROUP_FIELDS, "a group")
     asked = _asked(fields)
     found = asked.groups.group_of(requested.image_id_of_path(image_id), asked.sim)
-    page = _page(fields, found.size, IMAGES_A_PAGE)
+    page = wanted_page(fields, found.size, IMAGES_A_PAGE)
     return jsonify(
         {
             **_cut_json(asked),
