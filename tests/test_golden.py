@@ -2,7 +2,8 @@
 
 Made once, by the program of that version. `format-1`: three drawings indexed with the foretellable network of `fake_backbone`,
 one of them twice, and a damaged file; its generation is older than averages and calibration. `search-1`: sixty imported vectors
-of three labels, in a usearch index over eight numbers of a PCA, with everything that a generation holds.
+of three labels, in a usearch index over eight numbers of a PCA, with everything that a generation holds. `views-1`: twelve
+drawings, each with a smaller copy, one twice, by sixteen numbers each, with groups, duplicates, a map, a named group and a tag.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from pathlib import Path
 import pytest
 
 from ann import IndexManifest, load_index
+from atlases import open_atlases
 from config import Settings
 from publishing import publish
 from search import Example, Query, open_service
-from store import FORMAT_VERSION, Batch, Record, Store, open_store, open_writer
+from store import FORMAT_VERSION, Batch, Record, Store, open_store, open_writer, tagged_images
 from tests.fake_backbone import NETWORK
+from views.duplicates import open_duplicates
+from views.groups import open_groups
+from views.map import open_map
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -99,3 +104,26 @@ def test_a_golden_generation_is_still_true_for_the_next_job(tmp_path: Path) -> N
         assert before is not None
         assert publish(writer, before.manifest["vectors_key"], settings) == before.manifest
         assert writer.generation() == before
+
+
+def test_golden_views_are_read_as_they_were_written(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "views-1", tmp_path / "rsc")
+    store = open_store(tmp_path / "rsc")
+    generation = store.generation()
+    assert generation is not None
+    groups = open_groups(store, generation)
+    assert (groups.sim, [group.size for group in groups.at()]) == (0.41, [6, 4, 4, 4, 3, 2, 2])
+    named = groups.group_of(3)
+    assert (named.name, named.image_ids.tolist()) == ("Third thing", [18, 3, 9, 1])
+    duplicates = open_duplicates(store, generation)
+    assert (len(duplicates.pairs), len(duplicates.not_compared)) == (49, 0)
+    first = next(iter(duplicates.pairs))
+    assert (first.image_a, first.image_b, first.tier, first.relation) == (15, 17, "identical", "identical bytes")
+    assert duplicates.groups("same")[0].image_ids == (15, 16, 17)
+    opened = open_map(store, generation)
+    assert set(opened.layouts) == {"tsne", "grid", "date"}
+    assert opened.layouts["tsne"][2].tolist() == pytest.approx([0.413863, 0.624715], abs=1e-5)
+    assert not opened.placed.any()
+    assert open_atlases(generation.folder) is not None
+    assert tagged_images(store, "favourite").tolist() == [3, 7]
+    store.close()
