@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from config import ROOT
 from samples import make_sample_collection
+from tests.serving import FLAGS
 
 
 def skip_or_fail(reason: str, required_by: str) -> NoReturn:
@@ -37,6 +40,15 @@ def chromium() -> str:
         if path is not None:
             return path
     skip_or_fail("There is no Chromium on the PATH; `apt-get install chromium`.", "LOOKALIKE_REQUIRE_BROWSER")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Return a running Chromium. Each launch has a new profile folder, which goes with it."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,29 +6,18 @@ import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, JSHandle, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, JSHandle, Page, expect
 from playwright.sync_api import Request as BrowserRequest
-from werkzeug.serving import make_server
 
 from app import create_app
 from config import Settings
 from tests.fakes import FakeService, encoded, picture
+from tests.serving import served
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SETTINGS = Settings(upload_max_bytes=2_000_000)
 FIRST_RESULT = "ol.matches li:first-child a"
 # A picture whose own image in the collection is 14, of which no copy has the same bytes.
@@ -38,22 +27,8 @@ MINE = encoded(picture(14), quality=40)
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     application = create_app(service=FakeService(tmp_path_factory.mktemp("photographs"), SETTINGS))
-    server = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Each launch has a new profile folder, which goes with it.
-        running = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield running
-        running.close()
+    with served(application) as address:
+        yield address
 
 
 class Watch:

@@ -39,14 +39,18 @@ def current(store: Store) -> Generation:
     return generation
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Return the settings of a published collection of thirty images."""
-    settings = Settings(rsc_files=tmp_path / "rsc", index="exact")
+def published(folder: Path) -> Settings:
+    """Publish a collection of thirty images in `folder`; return its settings."""
+    settings = Settings(rsc_files=folder, index="exact")
     with open_writer(settings.rsc_files, command="test") as writer:
         add(writer, 1, 30)
         publish(writer, MANIFEST.key, settings)
     return settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return published(tmp_path / "rsc")
 
 
 def test_a_view_joins_the_published_generation_and_everything_else_stays(settings: Settings) -> None:

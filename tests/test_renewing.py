@@ -9,7 +9,7 @@ import pytest
 from config import Settings
 from publishing import publish, view_of
 from store import StoreWriter, open_writer
-from tests.test_publishing import MANIFEST, add, current
+from tests.test_publishing import MANIFEST, add, current, published
 from views.grouping import GroupOptions, build_groups
 from views.map import open_map
 from views.renewing import renew_views
@@ -17,12 +17,7 @@ from views.renewing import renew_views
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Return the settings of a published collection of thirty images."""
-    settings = Settings(rsc_files=tmp_path / "rsc", index="exact")
-    with open_writer(settings.rsc_files, command="test") as writer:
-        add(writer, 1, 30)
-        publish(writer, MANIFEST.key, settings)
-    return settings
+    return published(tmp_path / "rsc")
 
 
 def renewed_after_adding(writer: StoreWriter, settings: Settings, first: int, count: int) -> list[str]:

@@ -6,19 +6,18 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from werkzeug.serving import make_server
+from playwright.sync_api import Browser, Page, expect
 
 from app import create_app
 from config import Settings
 from plans import Plan, read_plan
 from search import SearchService
 from tests.duplicated_collection import COPIES, RESIZED, SETS, find, index, make_photos
-from tests.test_browser import FLAGS, Watch
+from tests.serving import served
+from tests.test_browser import Watch
 from web import duplicates as page_module
 
 
@@ -216,21 +215,8 @@ def test_before_anything_was_looked_for_the_page_says_what_to_run(
 
 @pytest.fixture(scope="module")
 def address(service: SearchService) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, create_app(service=service), threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield running
-        running.close()
+    with served(create_app(service=service)) as address:
+        yield address
 
 
 def downloaded(page: Page, tmp_path: Path) -> set[str]:

@@ -6,14 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from werkzeug.serving import make_server
+from playwright.sync_api import Browser, Page, expect
 
 import web.groups
 from app import create_app
@@ -23,6 +21,7 @@ from search import SearchService
 from search.answers import image_info
 from store import Record, name_group, open_writer
 from tests.grouped_collection import SIM, add_images, make_collection
+from tests.serving import served
 from views.grouping import GroupOptions, build_groups
 from views.groups import Group
 from views.map import MapOptions, build_map
@@ -384,25 +383,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = make_collection(tmp_path_factory.mktemp("served"))
     build(settings)
     service = SearchService(settings, load_network=False)
-    server = make_server("127.0.0.1", 0, create_app(settings, service), threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(create_app(settings, service)) as address:
+        yield address
     service.close()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """Return a running Chromium."""
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=chromium, args=["--headless", "--no-sandbox", "--disable-gpu"]
-        )
-        yield running
-        running.close()
 
 
 @pytest.fixture

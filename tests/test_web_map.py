@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
-from werkzeug.serving import make_server
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from app import create_app
 from config import Settings
 from search import SearchService
 from store import name_group, open_writer, tagged_images
 from tests.grouped_collection import KINDS, SIM, add_images, make_collection
-from tests.test_browser import FLAGS, Watch
+from tests.serving import FLAGS, served
+from tests.test_browser import Watch
 from views.duplicates import find_duplicates
 from views.grouping import GroupOptions, build_groups
 from views.map import MapOptions, build_map
@@ -292,36 +290,8 @@ def test_before_a_map_is_computed_the_page_says_how(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address(settings: Settings) -> Iterator[str]:
-    with served(settings) as address:
+    with served(create_app(service=SearchService(settings, load_network=False))) as address:
         yield address
-
-
-@contextmanager
-def served(settings: Settings) -> Iterator[str]:
-    application = create_app(service=SearchService(settings, load_network=False))
-    server = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browsers(chromium: str) -> Iterator[Callable[..., Browser]]:
-    """Return what starts Chromium with more flags."""
-    with sync_playwright() as playwright:
-        yield lambda *more: playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *more])
-
-
-@pytest.fixture(scope="module")
-def browser(browsers: Callable[..., Browser]) -> Iterator[Browser]:
-    running = browsers()
-    yield running
-    running.close()
 
 
 @pytest.fixture
@@ -657,7 +627,10 @@ def test_beyond_the_pictures_of_atlases_points_become_thumbnails_that_can_be_poi
     settings = make_collection(tmp_path)
     monkeypatch.setattr("atlases.MAX_IMAGES", COUNT - 1)
     build_views(settings, groups=False)
-    with served(settings) as address, browser.new_context(base_url=address, reduced_motion="reduce") as context:
+    with (
+        served(create_app(service=SearchService(settings, load_network=False))) as address,
+        browser.new_context(base_url=address, reduced_motion="reduce") as context,
+    ):
         page = opened(context, "/map?layout=grid")
         assert page.evaluate("() => lookalikeMap.page.about.atlases") is None
         page.evaluate(
@@ -693,8 +666,8 @@ def asked_thumbnails(asked: list[str]) -> list[str]:
 
 
 @pytest.mark.browser
-def test_without_webgl_the_map_is_drawn_on_a_canvas(browsers: Callable[..., Browser], address: str) -> None:
-    running = browsers("--disable-3d-apis")
+def test_without_webgl_the_map_is_drawn_on_a_canvas(browser: Browser, chromium: str, address: str) -> None:
+    running = browser.browser_type.launch(executable_path=chromium, args=[*FLAGS, "--disable-3d-apis"])
     page = opened(running.new_context(base_url=address), "/map?drawing=webgl")
     expect(page.locator(READY)).to_have_attribute("data-drawing", "canvas")
     running.close()
