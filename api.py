@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from errors import (
     BackboneError,
     CollectionError,
+    CollectionLockedError,
     CollectionMissingError,
     CollectionReadOnlyError,
     DamagedImageError,
@@ -31,8 +32,13 @@ from errors import (
     NoOriginalError,
     NotAnImageError,
     OriginalGoneError,
+    OverloadedError,
     RequestError,
+    SignInError,
+    SlowUploadError,
     TooManyBytesError,
+    UnknownHostError,
+    UploadGoneError,
     ViewMissingError,
 )
 from requested import (
@@ -79,6 +85,11 @@ class Problem:
 STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     RequestError: (400, None),
     EditRefusedError: (403, None),
+    SignInError: (401, None),
+    UnknownHostError: (421, None),
+    SlowUploadError: (408, None),
+    UploadGoneError: (404, None),
+    OverloadedError: (503, None),
     ImageError: (400, None),
     EmptyFileError: (400, None),
     DamagedImageError: (400, None),
@@ -90,6 +101,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     NoNetworkError: (409, None),
     CollectionMissingError: (503, "There is no collection to search yet."),
     EmptyCollectionError: (503, "The collection has no images to search yet."),
+    CollectionLockedError: (409, "Another job is changing the collection at the moment. Try again when it has ended."),
     CollectionReadOnlyError: (503, "The collection cannot be written to at the moment, so nothing was changed."),
     ViewMissingError: (404, None),
     CollectionError: (503, "The collection cannot be used at the moment; the log of the service says why."),
@@ -98,7 +110,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     LookalikeError: (500, "Something went wrong in the service; its log says what."),
     Exception: (500, "Something went wrong in the service; its log says what."),
 }
-EXPECTED_UNAVAILABLE = (CollectionMissingError, EmptyCollectionError)
+EXPECTED_UNAVAILABLE = (CollectionMissingError, EmptyCollectionError, OverloadedError)
 
 
 def problem_of(error: Exception) -> Problem:

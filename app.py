@@ -17,6 +17,7 @@ from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from hashlib import blake2b
 from io import BytesIO
+from typing import Any
 
 from flask import (
     Blueprint,
@@ -224,6 +225,7 @@ def _form(k: int | str | None = None, ranking: str | None = None) -> dict[str, o
         "ranking": ranking,
         "upload_max_bytes": settings.upload_max_bytes,
         "upload_refusal": service.upload_refusal,
+        "kept_minutes": settings.kept_minutes,
     }
 
 
@@ -281,15 +283,34 @@ def index() -> str:
 
 
 @pages.get("/search")
-def search_again() -> ResponseReturnValue:
-    """Lead to the form: results of an upload have no address, since the upload is not kept."""
-    return redirect(url_for("pages.index"))
+def search() -> ResponseReturnValue:
+    """Show the images nearest to what the address names: images, kept uploads, or some of each. Of nothing, lead to the form."""
+    fields = requested.request_fields()
+    if not fields.keys() & {"like", "image_id"}:
+        return redirect(url_for("pages.index"))
+    return render_template("results.html", **_results(api.ask(fields)))
 
 
 @pages.post("/search")
-def search() -> str:
-    """Show the images nearest to an uploaded picture, which lives as long as this request."""
-    return render_template("results.html", **_results(api.ask(requested.request_fields())))
+def take_uploads() -> ResponseReturnValue:
+    """Look at the pictures that came, keep what may be kept of them, and lead to the address of their results."""
+    fields = requested.request_fields()
+    requested.wanted_k(fields)
+    keys = [
+        requested.service().keep_upload(requested.content_of(file), requested.wanted_box(fields))
+        for file in requested.wanted_uploads()
+    ]
+    said: dict[str, Any] = {
+        name: values for name, values in fields.items() if name in requested.SEARCH_FIELDS and name != "box"
+    }
+    return redirect(url_for("pages.search", **{**said, "like": [*fields.get("like", ()), *keys]}), 303)
+
+
+@pages.get("/uploads/<key>/thumbnail")
+def upload_thumbnail(key: str) -> Response:
+    """Send the small picture that is kept of an upload."""
+    content = requested.service().kept_upload(key).thumbnail
+    return _revalidated(send_file(BytesIO(content), mimetype="image/jpeg", etag=_hash(content)))
 
 
 @pages.get("/images/<image_id>")

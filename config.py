@@ -90,11 +90,46 @@ class Settings:
         "whether pages may name groups and tag images; auto is on while the service listens on this machine alone",
         choices=("auto", "on", "off"),
     )
-    http_threads: int = _row(8, "requests that are answered side by side", minimum=1)
+    changes: str = _row(
+        "off",
+        "whether images may be added and removed from the pages; on needs edit_token",
+        choices=("off", "on"),
+    )
+    added_folder: Path | None = _row(
+        None, "folder that pictures added from the pages are saved in (default: added, in the collection's folder)"
+    )
+    access_token: str | None = _row(
+        None, "secret that everybody has to give to see anything (default: none is asked for)"
+    )
+    edit_token: str | None = _row(
+        None, "secret that whoever changes something has to give; it lets in where access_token is asked for as well"
+    )
+    hosts: str | None = _row(
+        None,
+        "names, separated by commas, that the service is reached by (default: this machine's own names and any IP address)",
+    )
+    proxies: int = _row(0, "reverse proxies in front whose X-Forwarded-* headers are believed", minimum=0)
+    workers: int = _row(0, "processes that serve, 0 for two where there are two processors or more", minimum=0)
+    http_threads: int = _row(32, "requests that each process answers side by side", minimum=1)
     results: int = _row(24, "number of similar images shown when a request does not say", unit="images", minimum=1)
     max_results: int = _row(200, "most similar images one request may ask for", unit="images", minimum=1)
     upload_max_bytes: int = _row(30_000_000, "largest upload", unit="bytes", minimum=1)
     upload_max_pixels: int = _row(100_000_000, "most pixels an upload may announce", unit="pixels", minimum=1)
+    upload_timeout_s: int = _row(30, "longest time that a request may take to arrive", unit="seconds", minimum=1)
+    decode_timeout_s: int = _row(20, "longest time that an upload may take to decode", unit="seconds", minimum=1)
+    waiting_uploads: int = _row(
+        16, "uploads that may wait for the network in each process; more are answered with 503", minimum=0
+    )
+    run_folder: Path | None = _row(
+        None,
+        "folder for what lives as long as the service: kept uploads, metrics (default: one in the system's temporary folder)",
+    )
+    kept_minutes: int = _row(
+        15,
+        "how long the vector and the small picture of an upload are kept after it was last looked at",
+        unit="minutes",
+        minimum=1,
+    )
 
     @property
     def edits_allowed(self) -> bool:

@@ -53,6 +53,36 @@ class EditRefusedError(RequestError):
     code = "edit_refused"
 
 
+class SignInError(RequestError):
+    """The request comes without the token that is asked for, or with a wrong one."""
+
+    code = "sign_in"
+
+
+class UnknownHostError(RequestError):
+    """The request names a host that this service is not known by."""
+
+    code = "unknown_host"
+
+
+class SlowUploadError(RequestError):
+    """A request does not arrive in the time it may take."""
+
+    code = "too_slow"
+
+
+class UploadGoneError(RequestError):
+    """What was kept of an upload is kept no longer, or never was."""
+
+    code = "upload_gone"
+
+
+class OverloadedError(LookalikeError):
+    """More is asked for at once than the service takes on."""
+
+    code = "overloaded"
+
+
 class BatchError(RequestError):
     """Some of many images cannot be searched with: `errors`, by their places. `rows` has the answers of the others."""
 
@@ -92,6 +122,12 @@ class UnreadableFileError(ImageError):
     """The operating system refuses to hand out the file's bytes."""
 
     code = "unreadable_file"
+
+
+class DecodingStoppedError(ImageError):
+    """Decoding an image took too long, or brought its decoder down."""
+
+    code = "decoding_stopped"
 
 
 class ImageLimitError(ImageError):

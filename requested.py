@@ -12,17 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import IO, Any, cast
-from urllib.parse import urlsplit
+from typing import IO, Any, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
 from flask import Request, current_app, request
 from werkzeug.datastructures import FileStorage
 
-from config import LOOPBACK_NAMES
 from errors import (
-    EditRefusedError,
     EmptyFileError,
     ImageNotFoundError,
     OptionError,
@@ -30,7 +27,7 @@ from errors import (
     RequestError,
     TooManyBytesError,
 )
-from search import Box, Example, Filter, Query, SearchService
+from search import KEY, Box, Example, Filter, Query, SearchService
 
 EXTENSION = "lookalike"
 MAX_JSON_BYTES = 1024 * 1024
@@ -61,24 +58,6 @@ class InMemoryRequest(Request):
 def service() -> SearchService:
     """Return the search service of the running app."""
     return cast(SearchService, current_app.extensions[EXTENSION])
-
-
-def check_may_edit() -> None:
-    """Raise `EditRefusedError` unless visitors may change names and tags, and the request comes from the service's own pages.
-
-    A form or a script of another site may send requests here with a visitor's browser; browsers say so in `Sec-Fetch-Site`, older
-    ones in `Origin`. A client that is no browser sends neither. Where edits are on for this machine alone, so are its names: a
-    foreign name that was made to lead here (DNS rebinding) is refused.
-    """
-    settings = service().settings
-    if not settings.edits_allowed:
-        raise EditRefusedError(
-            "This service does not take names and tags. Whoever runs it can allow it: python app.py --edits on"
-        )
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    own = origin in (None, request.host_url.rstrip("/")) if site is None else site in ("same-origin", "none")
-    if not own or (settings.edits == "auto" and urlsplit(request.host_url).hostname not in LOOPBACK_NAMES):
-        raise EditRefusedError("This request was made by another site. Use the pages of this service.")
 
 
 def _whole_number(raw: object) -> int | None:
@@ -132,6 +111,17 @@ def image_id_of_path(text: str) -> int:
 def uploads(field: str) -> list[FileStorage]:
     """Return the files that came in `field`; one without name and contents is a form's empty field, and no file."""
     return [file for file in request.files.getlist(field) if file.filename or file.stream.read(1)]
+
+
+def wanted_uploads() -> list[FileStorage]:
+    """Return the pictures that came in `file`. Raises `RequestError` for none or too many."""
+    files = uploads("file")
+    if not 1 <= len(files) <= MAX_EXAMPLES:
+        raise RequestError(
+            f"{len(files) or 'No'} pictures came with the request: send 1 to {MAX_EXAMPLES} as multipart/form-data in the "
+            'field "file".'
+        )
+    return files
 
 
 def content_of(file: FileStorage) -> bytes:
@@ -271,19 +261,25 @@ def _vector(raw: Sequence[object]) -> npt.NDArray[np.float64]:
         raise RequestError("The vector holds a whole number that is too large.") from error
 
 
-def _ids(fields: Fields, *names: str) -> list[int]:
-    return [wanted_image_id(raw, name) for name in names for raw in fields.get(name, ())]
+def _named(fields: Fields, *names: str) -> list[int | str]:
+    """Return what is named in the fields `names`: image ids, and keys of kept uploads."""
+    named = [(name, raw) for name in names for raw in fields.get(name, ()) if raw != ""]
+    return [raw if _is_key(raw) else wanted_image_id(raw, name) for name, raw in named]
 
 
-def _examples(ids: Sequence[int], files: Sequence[FileStorage], box: Box | None = None) -> tuple[Example, ...]:
-    if len(ids) + len(files) > MAX_EXAMPLES:
-        raise RequestError(f"{len(ids) + len(files)} examples came; one request may have at most {MAX_EXAMPLES}.")
-    return tuple([Example(image_id, box) for image_id in ids] + [Example(content_of(file), box) for file in files])
+def _is_key(raw: object) -> TypeGuard[str]:
+    return isinstance(raw, str) and KEY.fullmatch(raw) is not None
+
+
+def _examples(named: Sequence[int | str], files: Sequence[FileStorage], box: Box | None = None) -> tuple[Example, ...]:
+    if len(named) + len(files) > MAX_EXAMPLES:
+        raise RequestError(f"{len(named) + len(files)} examples came; one request may have at most {MAX_EXAMPLES}.")
+    return tuple([Example(source, box) for source in named] + [Example(content_of(file), box) for file in files])
 
 
 def wanted_likes(fields: Fields) -> tuple[Example, ...]:
     """Return what the matches shall be like: images, or pictures, or a vector; never some of each."""
-    ids = _ids(fields, "image_id", "like")
+    ids = _named(fields, "image_id", "like")
     files, vector = uploads("file"), fields.get("vector", ())
     if bool(ids) + bool(files) + bool(vector) > 1:
         given = [name for name, there in (("a picture", files), ("an image_id", ids), ("a vector", vector)) if there]
@@ -324,7 +320,7 @@ def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
         raise QueryError(f"radius is {radius:g}, but must be a number from 0 on.")
     return Query(
         likes,
-        _examples(_ids(fields, "unlike"), uploads("unlike_file")),
+        _examples(_named(fields, "unlike"), uploads("unlike_file")),
         k=most_answered() + 1 if k is None else k,
         radius=radius,
         metric=cast(Any, wanted_text(fields, "metric") or "cosine"),  # Query checks both

@@ -5,12 +5,14 @@ from __future__ import annotations
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult
 from search.collection import Collection, create_collection, open_collection
 from search.embedding import Embedder
+from search.kept import KEY, KeptUpload, run_folder
 from search.queries import Box, Example, Query, RankingName
 from search.rows import rows_to_pandas, write_rows
 from search.service import SearchService, open_service
 from store import Filter
 
 __all__ = [
+    "KEY",
     "Box",
     "Collection",
     "CollectionStatus",
@@ -18,6 +20,7 @@ __all__ = [
     "Example",
     "Filter",
     "ImageInfo",
+    "KeptUpload",
     "Match",
     "Query",
     "RankingName",
@@ -27,5 +30,6 @@ __all__ = [
     "open_collection",
     "open_service",
     "rows_to_pandas",
+    "run_folder",
     "write_rows",
 ]

@@ -65,15 +65,18 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One thing to be like or unlike: an indexed image's id, the bytes of a picture's file, or a vector (dim,) of numbers.
+    """One thing to be like or unlike: an indexed image's id, the bytes of a picture's file, the key of a kept upload (see
+    `search.kept`), or a vector (dim,) of numbers.
 
-    `box` takes a part of the picture; an indexed image's is then read from its file again.
+    `box` takes a part of the picture; an indexed image's is then read from its file again. A kept upload has no other parts.
     """
 
-    source: int | bytes | npt.NDArray[Any]
+    source: int | bytes | str | npt.NDArray[Any]
     box: Box | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.source, str) and self.box is not None:
+            raise QueryError("Of an upload only its vector is kept, which has no parts: send the picture with the box.")
         if not isinstance(self.source, np.ndarray):
             return
         if self.source.ndim != 1 or self.source.dtype.kind not in "fiu":

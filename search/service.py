@@ -6,6 +6,7 @@ and joining neighbours with the catalog. Does not own HTTP, formats on disk, how
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -30,13 +31,15 @@ from errors import (
     NoOriginalError,
     OriginalGoneError,
     QueryError,
+    UploadGoneError,
 )
 from images import Limits, decode_image, make_thumbnail
 from publishing import open_index
 from ranking import PLAIN_PLACES, KindRanking, load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
 from search.embedding import Embedder
-from search.queries import Example, Query, RankingName, combined
+from search.kept import KeptUpload, KeptUploads, run_folder
+from search.queries import Box, Example, Query, RankingName, combined
 from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, open_store, tags_of
 from vectors import Ids, Vectors
 
@@ -285,6 +288,9 @@ class SearchService:
             settings = self.settings
             limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
             return self._looked_at(loaded, source, limits, example)
+        if isinstance(source, str):
+            kept = self.kept_upload(source)
+            return _Seen(kept.vector, kept.width, kept.height, kept.thumbnail)
         if not isinstance(source, int):
             if len(source) != loaded.snapshot.dim:
                 raise QueryError(
@@ -314,8 +320,36 @@ class SearchService:
         min_side = math.ceil(max(loaded.embedder.side, self.settings.thumbnail_size) / share)
         decoded = decode_image(content, limits, min_side=min_side)
         picture = decoded.image if example.box is None else example.box.cut(decoded.image)
-        thumbnail = make_thumbnail(picture, self.settings.thumbnail_size)
+        thumbnail = make_thumbnail(decoded.image, self.settings.thumbnail_size)
         return _Seen(loaded.embedder.vectors([picture])[0], decoded.width, decoded.height, thumbnail)
+
+    # Uploads that are kept for a while.
+
+    @functools.cached_property
+    def _uploads(self) -> KeptUploads:
+        return KeptUploads(run_folder(self.settings), self.settings.kept_minutes)
+
+    def keep_upload(self, content: bytes, box: Box | None = None) -> str:
+        """Look at a picture, or at a part of it, keep its vector and a small picture of all of it, and return their key.
+
+        Raises what `search` does of a picture.
+        """
+        loaded = self.ready()
+        seen = self._seen(loaded, Example(content, box))
+        if seen.thumbnail is None or seen.width is None or seen.height is None:
+            raise QueryError("Only a picture can be kept.")
+        return self._uploads.keep(
+            KeptUpload(loaded.vectors.key, seen.vector, seen.thumbnail, seen.width, seen.height, box)
+        )
+
+    def kept_upload(self, key: str) -> KeptUpload:
+        """Return what is kept of an upload. Raises `UploadGoneError` when that is over, or the network is another since."""
+        kept = self._uploads.get(key)
+        if kept.vectors_key != self.ready().vectors.key:
+            raise UploadGoneError(
+                "The collection is searched by another network since that picture came. Send it again."
+            )
+        return kept
 
     # What is known of images.
 

@@ -20,10 +20,22 @@ from errors import (
     NoOriginalError,
     OriginalGoneError,
     QueryError,
+    UploadGoneError,
     ViewMissingError,
 )
 from images import Limits, decode_image, make_thumbnail
-from search import CollectionStatus, Example, ImageInfo, Match, Query, RankingName, SearchResult, SearchService
+from search import (
+    Box,
+    CollectionStatus,
+    Example,
+    ImageInfo,
+    KeptUpload,
+    Match,
+    Query,
+    RankingName,
+    SearchResult,
+    SearchService,
+)
 
 # Every format, names that make trouble in HTML and headers, a panorama and a tower; ids count from 1.
 NAMES = (
@@ -91,6 +103,7 @@ class FakeService(SearchService):
         self.settings = settings
         self.paths: list[Path] = []
         self.asked: list[Query] = []
+        self.uploads: dict[str, tuple[bytes, Box | None]] = {}
         self._pictures = [picture(number, SIZES.get(name, (640, 480))) for number, name in enumerate(names, start=1)]
         self.described: list[ImageInfo] = []
         for number, (name, drawn) in enumerate(zip(names, self._pictures, strict=True), start=1):
@@ -135,6 +148,9 @@ class FakeService(SearchService):
             limits = Limits(self.settings.upload_max_bytes, self.settings.upload_max_pixels, self.settings.max_frames)
             decoded = decode_image(example.source, limits, min_side=224)
             drawn, width, height = decoded.image, decoded.width, decoded.height
+        elif isinstance(example.source, str):
+            content, box = self.uploads[self.kept_upload(example.source).vectors_key]
+            return self._example(Example(content, box))
         elif isinstance(example.source, int):
             drawn = self._pictures[self._position(example.source)]
             width, height = drawn.size
@@ -206,6 +222,21 @@ class FakeService(SearchService):
             except LookalikeError as error:
                 answers.append(error)
         return answers
+
+    def keep_upload(self, content: bytes, box: Box | None = None) -> str:
+        self.status()
+        self._example(Example(content, box))
+        key = f"u{len(self.uploads):022}"
+        self.uploads[key] = (content, box)
+        return key
+
+    def kept_upload(self, key: str) -> KeptUpload:
+        if key not in self.uploads:
+            raise UploadGoneError("That picture is no longer kept. Send it again.")
+        content, box = self.uploads[key]
+        drawn, width, height = self._example(Example(content))
+        thumbnail = make_thumbnail(drawn, self.settings.thumbnail_size)
+        return KeptUpload(key, _vector(drawn), thumbnail, width, height, box)
 
     def image(self, image_id: int) -> ImageInfo:
         return self.described[self._position(image_id)]

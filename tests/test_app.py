@@ -75,7 +75,7 @@ def page_of(client: FlaskClient, address: str) -> str:
 
 def results_page(client: FlaskClient, content: bytes | None = None, **fields: str) -> str:
     data = {"file": (io.BytesIO(content or encoded(picture(14), quality=30)), "mine.jpg"), **fields}
-    return client.post("/search", data=data).get_data(as_text=True)
+    return client.post("/search", data=data, follow_redirects=True).get_data(as_text=True)
 
 
 # Pages.
@@ -553,7 +553,7 @@ def test_gunicorn_takes_the_application_and_the_settings(tmp_path: Path) -> None
     )
     assert checked.returncode == 0, checked.stderr
     assert re.search(r"bind\s+= \['127.0.0.1:8099'\]", checked.stdout)
-    assert re.search(r"threads\s+= 8", checked.stdout)
+    assert re.search(r"threads\s+= 32", checked.stdout)
 
 
 def test_a_port_in_use_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:

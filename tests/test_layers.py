@@ -56,6 +56,8 @@ LAYERS: Mapping[str, int] = {
     "app": 5,
     "api": 5,
     "requested": 5,
+    "guard": 5,
+    "described": 5,
     "web": 5,
     "commands": 5,
     "gunicorn.conf": 5,
@@ -96,6 +98,12 @@ SIDEWAYS = {
     ("web", "requested"),
     ("app", "requested"),
     ("api", "requested"),
+    ("api", "described"),
+    ("guard", "requested"),
+    ("app", "guard"),
+    ("app", "described"),
+    ("web", "guard"),
+    ("web", "described"),
     ("commands", "app"),
     ("gunicorn.conf", "commands"),
 }
@@ -105,7 +113,7 @@ HEAVY = {
     *("skimage", "sklearn", "tensorflow", "torch", "umap", "usearch"),
 }
 WEB_FRAMEWORK = {"flask", "werkzeug", "jinja2"}
-WEB_MODULES = {"app", "api", "requested", "web"}
+WEB_MODULES = {"app", "api", "requested", "guard", "described", "web"}
 ABOVE_THE_LAYERS = {"tests", "benchmarks"}
 
 
@@ -156,7 +164,7 @@ def _forbidden(module: str, imported: Import) -> str | None:
     if name in HEAVY and imported.when == "at once":
         return f"imports {name} at module level; import it inside the function that needs it"
     if name in WEB_FRAMEWORK and module not in WEB_MODULES and imported.when != "for types":
-        return f"imports {name}; only app.py, api.py and requested.py may"
+        return f"imports {name}; only the modules of the web layer may"
     if LAYERS[module] == 0 and name not in LAYERS and name not in sys.stdlib_module_names:
         return f"(layer 0) imports {name}, which is not of the standard library"
     return None
@@ -202,7 +210,7 @@ def test_imports_go_downward_only(module: str, path: Path) -> None:
         (
             "search",
             "def f():\n    from flask import request",
-            "search imports flask; only app.py, api.py and requested.py may",
+            "search imports flask; only the modules of the web layer may",
         ),
         ("config", "def f():\n    import numpy", "imports numpy, which is not of the standard library"),
         ("store", "if __name__ != '__main__':\n    import app", "store (layer 1) imports app (layer 5)"),

@@ -144,7 +144,7 @@ def test_who_may_name_and_tag(
     settings: Settings, change: dict[str, str], headers: dict[str, str], allowed: bool
 ) -> None:
     from app import create_app
-    from requested import check_may_edit
+    from guard import check_may_edit
 
     changed = replace(settings, **change)  # type: ignore[arg-type]
     app = create_app(changed, SearchService(changed, load_network=False))

@@ -14,6 +14,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, render_template
 
+import guard
 import requested
 from api import image_json
 from errors import CollectionError, EditRefusedError, OptionError
@@ -170,7 +171,7 @@ def _folder_in_commands() -> str:
     if settings.rsc_files == type(settings).rsc_files:
         return ""
     try:
-        requested.check_may_edit()
+        guard.check_may_edit()
     except EditRefusedError:
         return "…"
     return shlex.quote(show_path(os.fsencode(settings.rsc_files)))
@@ -185,7 +186,7 @@ def plan() -> Response:
 def _plan(fields: Fields) -> Response:
     """Answer with a plan. It names files of the server, so it is given to those alone who may change things here."""
     try:
-        requested.check_may_edit()
+        guard.check_may_edit()
     except EditRefusedError as error:
         if requested.service().settings.edits_allowed:
             raise

@@ -1,6 +1,6 @@
 """The pages of the groups of the collection, and their part of the API.
 
-Owns addresses, what a card says of a group, and who may name one (`requested.check_may_edit`). Does not own groups or their names
+Owns addresses, what a card says of a group, and who may name one (`guard.check_may_edit`). Does not own groups or their names
 (`views.groups`, `store`). A group's address is that of any image in it.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+import guard
 import requested
 from api import image_json
 from errors import CollectionError, OptionError
@@ -187,7 +188,7 @@ def group(image_id: str) -> str:
 @pages.post("/groups/<image_id>")
 def name(image_id: str) -> ResponseReturnValue:
     """Name a group, or take its name away where an empty one comes, and lead back to it."""
-    requested.check_may_edit()
+    guard.check_may_edit()
     asked, found = _named(image_id, request_fields())
     return redirect(url_for(".group", image_id=found.central_id, **asked.kept), 303)
 
@@ -262,7 +263,7 @@ def group_json(image_id: str) -> Response:
 @api.route("/groups/<image_id>/name", methods=["POST", "DELETE"])
 def name_json(image_id: str) -> Response:
     """Name the group that holds an image, or take its name away; describe it."""
-    requested.check_may_edit()
+    guard.check_may_edit()
     fields = request_fields()
     refuse_unknown(fields, NAME_FIELDS, "the name of a group")
     if request.method == "POST" and wanted_text(fields, "name") is None:

@@ -8,6 +8,7 @@ import numpy as np
 from flask import Blueprint, Response, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
+import guard
 import requested
 from errors import ImageNotFoundError, OptionError, RequestError
 from store import tag_counts, tag_images, untag_images
@@ -19,7 +20,7 @@ api = Blueprint("tags_api", __name__, url_prefix="/api/v1")
 @pages.post("/images/<image_id>/tags")
 def change(image_id: str) -> ResponseReturnValue:
     """Give one image the tag in the field `tag`, or take the one in `remove` away, and lead back to its page."""
-    requested.check_may_edit()
+    guard.check_may_edit()
     number, folder = requested.service().image(requested.image_id_of_path(image_id)).image_id, _folder()
     fields = requested.request_fields()
     removed = requested.wanted_text(fields, "remove")
@@ -39,7 +40,7 @@ def counts() -> Response:
 @api.route("/tags", methods=["POST", "DELETE"])
 def tag() -> Response:
     """Give a tag to the selected images, or take it from them."""
-    requested.check_may_edit()
+    guard.check_may_edit()
     fields = requested.request_fields()
     name, ids = next(iter(fields.get("tag", ())), ""), selected_ids(fields)
     if not isinstance(name, str):
