@@ -169,13 +169,13 @@ def image_json(image: ImageInfo) -> dict[str, object]:
         "tags": image.tags,
         "predicted_labels": [{"name": name, "score": round(score, 4)} for name, score in image.predicted_labels],
         "thumbnail": {
-            "url": url_for("pages.thumbnail", image_id=image.image_id),
+            "url": url_for("files.thumbnail", image_id=image.image_id),
             "width": image.thumbnail_width,
             "height": image.thumbnail_height,
         },
-        "view_url": url_for("pages.view", image_id=image.image_id) if image.has_file else None,
-        "original_url": url_for("pages.original", image_id=image.image_id) if image.has_file else None,
-        "page_url": url_for("pages.image", image_id=image.image_id),
+        "view_url": url_for("files.view", image_id=image.image_id) if image.has_file else None,
+        "original_url": url_for("files.original", image_id=image.image_id) if image.has_file else None,
+        "page_url": url_for("images.image", image_id=image.image_id),
     }
 
 

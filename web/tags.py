@@ -28,7 +28,7 @@ def change(image_id: str) -> ResponseReturnValue:
         untag_images(folder, removed, [number])
     else:
         tag_images(folder, requested.wanted_text(fields, "tag") or "", [number])
-    return redirect(url_for("pages.image", image_id=number), 303)
+    return redirect(url_for("images.image", image_id=number), 303)
 
 
 @api.get("/tags")

@@ -1,0 +1,63 @@
+"""The page of one image: what is known of it, and its nearest images. Owns among which images that page can search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+
+from flask import Blueprint, render_template
+
+import api
+import requested
+import web.duplicates
+import web.groups
+import web.map
+from search import Example, Filter, ImageInfo
+from web.search import CONDITIONS, conditions, results
+
+pages = Blueprint("images", __name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several searches that a page leads to: what it is called, and what its address says."""
+
+    text: str
+    given: Mapping[str, object]
+    chosen: bool
+
+
+def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
+    """Return among which images the page of one image can search: all, those of its folder, label or tags, the chosen ones."""
+    now = conditions(where)
+    offered: list[dict[str, object]] = [{}]
+    if shown.folder:
+        offered.append({"folder": shown.folder})
+    if shown.label and shown.label != shown.folder:
+        offered.append({"label": shown.label})
+    offered += [{"tag": tag} for tag in shown.tags]
+    if now not in offered:
+        offered.append(now)
+    texts = [", ".join(CONDITIONS[name].format(value) for name, value in given.items()) for given in offered]
+    return [Choice(text or "all", given, given == now) for text, given in zip(texts, offered, strict=True)]
+
+
+@pages.get("/images/<image_id>")
+def image(image_id: str) -> str:
+    """Show one image of the catalog, what is known of it, and its nearest images."""
+    fields = requested.request_fields()
+    shown = requested.service().image(requested.image_id_of_path(image_id))
+    box = requested.wanted_box(fields)
+    answer = api.ask(fields, (Example(shown.image_id, box),))
+    return render_template(
+        "image.html",
+        image=shown,
+        group=web.groups.group_of_image(shown.image_id),
+        copies=web.duplicates.copies_of(shown.image_id),
+        has_map=web.map.has_map(),
+        may_edit=requested.service().settings.edits_allowed,
+        box=box,
+        box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
+        among=_among(shown, answer.query.where),
+        **results(answer),
+    )
