@@ -36,7 +36,7 @@ import web.map
 import web.search
 import web.tags
 from config import Settings, load_settings
-from search import SearchService, open_service
+from search import SearchService, open_service, stages
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -73,6 +73,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
         app.register_blueprint(view.pages)
         app.register_blueprint(view.api)
     app.register_error_handler(Exception, _answer_error)
+    app.before_request(stages.begin)
     app.after_request(_finish_headers)
     return app
 
@@ -91,6 +92,8 @@ def __getattr__(name: str) -> Flask:
 def _finish_headers(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    if timing := stages.header():
+        response.headers["Server-Timing"] = timing
     if "Cache-Control" not in response.headers:
         # Ids mean other images after a collection was made anew, so every copy is asked about before it is shown again;
         # "no-store" would be stricter, but then going back to a page of results would ask to send the picture again.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from app import create_app
+from config import Settings
 from search import stages
+from tests.fakes import FakeService
 
 
 def test_seconds_of_a_stage_add_up_and_are_forgotten_with_the_next_request() -> None:
@@ -34,3 +38,15 @@ def test_another_thread_keeps_its_own_seconds() -> None:
     thread.start()
     thread.join()
     assert dict(stages.seconds()) == {}
+
+
+def test_an_answer_says_how_long_its_stages_took(tmp_path: Path) -> None:
+    app = create_app(service=FakeService(tmp_path, Settings()))
+    app.add_url_rule("/timed", view_func=_timed)
+    assert app.test_client().get("/timed").headers["Server-Timing"] == "decode;dur=250.0"
+    assert "Server-Timing" not in app.test_client().get("/healthz").headers
+
+
+def _timed() -> str:
+    stages.add("decode", 0.25)
+    return ""
