@@ -21,10 +21,10 @@ ifdef RSC_FILES
 export LOOKALIKE_RSC_FILES := $(value RSC_FILES)
 endif
 
-.PHONY: help install run test lint bench clean
+.PHONY: help install run test lint bench bench-web screenshots clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 install: .venv/core.stamp ## create .venv and install the core
 
@@ -54,6 +54,12 @@ lint: .venv/dev.stamp ## check style, format and types
 
 bench: .venv/dev.stamp ## measure speed and memory
 	.venv/bin/python -m benchmarks
+
+bench-web: .venv/dev.stamp ## measure the service under load
+	.venv/bin/python -m benchmarks --only web
+
+screenshots: .venv/dev.stamp ## make the pictures of the README
+	.venv/bin/python -m docs.screenshots
 
 clean: ## remove .venv, caches and the sample photographs; collections stay
 	rm -rf .venv $(SAMPLES) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,9 +11,13 @@ from typing import NoReturn
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from config import ROOT
+from config import ROOT, Settings
+from images import find_images
+from img2vec import Job, index_images
 from samples import make_sample_collection
+from store import open_writer
 from tests.serving import FLAGS
+from views.renewing import renew_views
 
 
 def skip_or_fail(reason: str, required_by: str) -> NoReturn:
@@ -56,4 +60,15 @@ def sample_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the sample collection: 20 folders of 12 variants of a photograph."""
     folder = tmp_path_factory.mktemp("samples") / "sample_images"
     make_sample_collection(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def viewed_collection(sample_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a collection of the sample photographs with groups, duplicates and a map: what `make run` makes. Never changed."""
+    folder = tmp_path_factory.mktemp("viewed") / "rsc"
+    settings = Settings(rsc_files=folder, backbone="efficientnet_lite0")
+    index_images(Job(settings, find_images([bytes(sample_photos)]).paths))
+    with open_writer(folder, command="a test") as writer:
+        renew_views(writer, threads=settings.cpu_threads)
     return folder

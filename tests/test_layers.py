@@ -114,7 +114,7 @@ HEAVY = {
 }
 WEB_FRAMEWORK = {"flask", "werkzeug", "jinja2"}
 WEB_MODULES = {"app", "api", "requested", "guard", "described", "web"}
-ABOVE_THE_LAYERS = {"tests", "benchmarks"}
+ABOVE_THE_LAYERS = {"tests", "benchmarks", "docs"}
 
 
 @dataclass(frozen=True)
