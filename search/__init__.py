@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult
 from search.collection import Collection, create_collection, open_collection
 from search.embedding import Embedder
+from search.explaining import Explanation, Looked
 from search.kept import KEY, KeptUpload, run_folder
 from search.queries import Box, Example, Query, RankingName
 from search.rows import rows_to_pandas, write_rows
@@ -18,9 +19,11 @@ __all__ = [
     "CollectionStatus",
     "Embedder",
     "Example",
+    "Explanation",
     "Filter",
     "ImageInfo",
     "KeptUpload",
+    "Looked",
     "Match",
     "Query",
     "RankingName",

@@ -28,6 +28,7 @@ from errors import (
     ImageError,
     ImageNotFoundError,
     LookalikeError,
+    NoNetworkError,
     NoOriginalError,
     OriginalGoneError,
     QueryError,
@@ -38,6 +39,7 @@ from publishing import open_index
 from ranking import PLAIN_PLACES, KindRanking, load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
 from search.embedding import Embedder
+from search.explaining import Explainer, Explanation, Looked
 from search.kept import KeptUpload, KeptUploads, run_folder
 from search.queries import Box, Example, Query, RankingName, combined
 from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, open_store, tags_of
@@ -350,6 +352,34 @@ class SearchService:
                 "The collection is searched by another network since that picture came. Send it again."
             )
         return kept
+
+    # Why an image was found.
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.settings)
+
+    def explain(self, image_id: int, like: Example) -> Explanation:
+        """Return where an image of the collection agrees with another one, or with a kept upload, by their small pictures.
+
+        Raises `QueryError`, `ImageNotFoundError`, `NoNetworkError`, `UploadGoneError`, `OverloadedError`.
+        """
+        loaded = self.ready()
+        if loaded.embedder.refusal is not None:
+            raise NoNetworkError(loaded.embedder.refusal)
+        image, other = self.looked_at(Example(image_id)), self.looked_at(like)
+        store, network = loaded.store, loaded.embedder.network
+        return self._explainer.explain(network, store.models_folder, loaded.snapshot, image, other)
+
+    def looked_at(self, example: Example) -> Looked:
+        """Return the small picture that is kept of an example, and the part of it that is meant. Raises as `explain`."""
+        if isinstance(example.source, str):
+            kept = self.kept_upload(example.source)
+            return Looked(kept.thumbnail, kept.box)
+        thumbnail = self.thumbnail(example.source) if isinstance(example.source, int) else None
+        if thumbnail is None:
+            raise QueryError("Pictures are compared by the small copies kept of them, and there is none of this one.")
+        return Looked(thumbnail, example.box)
 
     # What is known of images.
 

@@ -28,6 +28,7 @@ from search import (
     Box,
     CollectionStatus,
     Example,
+    Explanation,
     ImageInfo,
     KeptUpload,
     Match,
@@ -237,6 +238,13 @@ class FakeService(SearchService):
         drawn, width, height = self._example(Example(content))
         thumbnail = make_thumbnail(drawn, self.settings.thumbnail_size)
         return KeptUpload(key, _vector(drawn), thumbnail, width, height, box)
+
+    def explain(self, image_id: int, like: Example) -> Explanation:
+        for example in (Example(image_id), like):
+            self.looked_at(example)
+        heat = np.zeros((4, 4), np.float32)
+        heat[1, 2] = 0.5
+        return Explanation(heat, heat.T.copy(), 0.5)
 
     def image(self, image_id: int) -> ImageInfo:
         return self.described[self._position(image_id)]

@@ -35,6 +35,7 @@ LAYERS: Mapping[str, int] = {
     "alignment": 2,
     "hashes": 2,
     "map2d": 2,
+    "heatmaps": 2,
     "cells": 2,
     "img2vec": 3,
     "pipeline": 3,

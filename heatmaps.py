@@ -1,0 +1,68 @@
+"""Where two pictures agree: their last convolutional maps, each projected on the other's mean, and a picture of that.
+
+Owns the projection and the colours of the overlay. Does not own networks (`backbones`), which pictures are compared or where
+they lie (`search/explaining.py`). It is class activation mapping with the other picture's vector in place of a classifier's
+weights (Zhou et al., https://arxiv.org/abs/1512.04150; for pairs: Stylianou et al., https://arxiv.org/abs/1901.00536).
+
+What all pictures of a collection have in common is taken from both first. With a crop of a quarter of the area pasted into
+two photographs, the hottest place then lies in the crop in 94 of 100 cases, and 67 % of the heat; see docs/measured.md.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+FeatureMap = npt.NDArray[np.float32]
+Heat = npt.NDArray[np.float32]
+
+OVERLAY_SIDE = 96
+"""Longest side of an overlay in pixels. It is smooth, so browsers enlarge it without loss."""
+LEAST_HEAT = 1e-6
+# Red, green, blue and opacity from no heat to most: what does not count is dimmed, what does is lit, the hottest left as it is.
+_STOPS = (0.0, 0.3, 0.65, 1.0)
+_COLOURS = ((12, 14, 34, 176), (96, 20, 80, 140), (240, 90, 20, 96), (255, 214, 70, 56))
+
+
+def agreement(own: FeatureMap, other: FeatureMap, common: npt.NDArray[np.float32] | float = 0.0) -> Heat:
+    """Return what each position of the map `own` (h, w, c) adds to the likeness to `other` (h', w', c): float32 (h, w).
+
+    `common` (c,) is what all pictures have in common. The sum is the cosine between the means of both maps less `common`; a
+    position that speaks against it is negative.
+    """
+    apart = own - common
+    mine, theirs = apart.mean(axis=(0, 1)), (other - common).mean(axis=(0, 1))
+    length = float(np.linalg.norm(mine) * np.linalg.norm(theirs)) or 1.0
+    return np.asarray(apart @ theirs / (length * own.shape[0] * own.shape[1]), dtype=np.float32)
+
+
+def heat_png(heat: Heat, most: float, size: tuple[int, int]) -> bytes:
+    """Return a transparent PNG to be laid over a picture of `size` (width, height), `most` being the hottest colour.
+
+    With `most` 0, where nothing agrees, all of it is dimmed.
+    """
+    scale = OVERLAY_SIDE / max(size)
+    sides = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    shares = np.maximum(heat, 0) / max(most, LEAST_HEAT)
+    smooth = np.asarray(Image.fromarray(shares.astype(np.float32)).resize(sides, Image.Resampling.BICUBIC))
+    colours = np.stack([np.interp(smooth, _STOPS, channel) for channel in zip(*_COLOURS, strict=True)], axis=2)
+    content = io.BytesIO()
+    Image.fromarray(colours.round().astype(np.uint8), "RGBA").save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def placed(heat: Heat, box: tuple[float, float, float, float], cells: int = 16) -> Heat:
+    """Return the heat of a part of a picture as that of all of it, nothing outside: float32 (cells, cells).
+
+    `box` is left, top, right, bottom in shares 0…1 of the picture.
+    """
+    whole = np.zeros((cells, cells), dtype=np.float32)
+    left, top, right, bottom = (round(edge * cells) for edge in box)
+    left, top = min(left, cells - 1), min(top, cells - 1)
+    sides = max(1, right - left), max(1, bottom - top)
+    inside = Image.fromarray(np.ascontiguousarray(heat)).resize(sides, Image.Resampling.BILINEAR)
+    whole[top : top + sides[1], left : left + sides[0]] = np.asarray(inside)
+    return whole
