@@ -14,6 +14,8 @@ from flask import Blueprint, Response, current_app, jsonify, url_for
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+import shapes
+from described import described
 from errors import (
     BackboneError,
     CollectionError,
@@ -37,6 +39,7 @@ from errors import (
     SignInError,
     SlowUploadError,
     TooManyBytesError,
+    TooManyGuessesError,
     UnknownHostError,
     UploadGoneError,
     ViewMissingError,
@@ -60,6 +63,8 @@ from search import Example, ImageInfo, Match, Query, SearchResult
 
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 RETRY_AFTER_S = 10
+
+SEARCH_FILES = {"file": "Pictures to be like.", "unlike_file": "Pictures to be unlike."}
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -86,6 +91,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     RequestError: (400, None),
     EditRefusedError: (403, None),
     SignInError: (401, None),
+    TooManyGuessesError: (429, None),
     UnknownHostError: (421, None),
     SlowUploadError: (408, None),
     UploadGoneError: (404, None),
@@ -154,7 +160,7 @@ def _cut(query: Query, found: SearchResult) -> Answer:
 # The shapes of answers.
 
 
-def image_json(image: ImageInfo) -> dict[str, object]:
+def image_json(image: ImageInfo) -> shapes.Image:
     """Describe one image of the catalog, with the addresses where more of it is found."""
     return {
         "image_id": image.image_id,
@@ -179,7 +185,7 @@ def image_json(image: ImageInfo) -> dict[str, object]:
     }
 
 
-def _match_json(match: Match) -> dict[str, object]:
+def _match_json(match: Match) -> shapes.Match:
     return {
         "rank": match.rank,
         "similarity": round(match.similarity, 6),
@@ -195,6 +201,14 @@ def _asked_json(query: Query, *, ranking: str) -> dict[str, object]:
 
 
 @api.route("/search", methods=["GET", "POST"])
+@described(
+    "search",
+    shapes.SearchAnswer,
+    query=shapes.SearchFields,
+    body=shapes.SearchBody,
+    files=SEARCH_FILES,
+    problems=(400, 404, 409),
+)
 def search() -> Response:
     """Answer one query: by address, form, multipart or JSON."""
     fields = request_fields()
@@ -215,6 +229,13 @@ def search() -> Response:
 
 
 @api.post("/search/batch")
+@described(
+    "search",
+    shapes.BatchAnswer,
+    body=shapes.SearchFields,
+    files={"file": "Pictures, each a query."},
+    problems=(400, 404, 409),
+)
 def search_batch() -> Response:
     """Answer many queries, each `file` and each image id one of its own, as rows; those that cannot be answered are named beside.
 
@@ -272,6 +293,7 @@ def _row_json(number: int, label: str, match: Match) -> dict[str, object]:
 
 
 @api.get("/images/<image_id>")
+@described("images", shapes.Image, problems=(404,))
 def image(image_id: str) -> Response:
     """Describe one image."""
     return jsonify(image_json(service().image(image_id_of_path(image_id))))

@@ -16,7 +16,9 @@ from flask import Blueprint, Response, jsonify, render_template
 
 import guard
 import requested
+import shapes
 from api import image_json
+from described import described
 from errors import CollectionError, EditRefusedError, OptionError
 from pipeline import show_path
 from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related, turned_round
@@ -243,6 +245,7 @@ def _copies(image_id: int) -> list[Copy]:
 
 
 @api.get("/duplicates")
+@described("duplicates", shapes.DuplicatesAnswer, query=shapes.DuplicatesFields, problems=(400, 404))
 def index_json() -> Response:
     """Describe the sets of one tier, a page of them, with what a rule would keep."""
     fields = request_fields()
@@ -286,6 +289,7 @@ def _set_json(one: ShownSet) -> dict[str, Any]:
 
 
 @api.get("/images/<image_id>/duplicates")
+@described("duplicates", shapes.CopiesAnswer, problems=(404,))
 def copies_json(image_id: str) -> Response:
     """Describe the duplicates of one image."""
     image = requested.service().image(requested.image_id_of_path(image_id))
@@ -307,6 +311,7 @@ def copies_json(image_id: str) -> Response:
 
 
 @api.route("/duplicates/plan", methods=["GET", "POST"])
+@described("duplicates", "text/csv, application/json", query=shapes.PlanFields, problems=(400, 403, 404))
 def plan_json() -> Response:
     """Send the plan of all sets of a tier as CSV or JSON; `keep` and `remove` are image ids decided by hand."""
     return _plan(request_fields())

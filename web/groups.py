@@ -16,7 +16,9 @@ from flask.typing import ResponseReturnValue
 
 import guard
 import requested
+import shapes
 from api import image_json
+from described import described
 from errors import CollectionError, OptionError
 from publishing import view_of
 from requested import (
@@ -218,6 +220,7 @@ def group_of_image(image_id: int) -> Group | None:
 
 
 @api.get("/groups")
+@described("groups", shapes.GroupListAnswer, query=shapes.GroupListFields, problems=(400, 404))
 def index_json() -> Response:
     """Describe the groups, a page of them."""
     fields = request_fields()
@@ -242,6 +245,7 @@ def index_json() -> Response:
 
 
 @api.get("/groups/<image_id>")
+@described("groups", shapes.GroupAnswer, query=shapes.GroupFields, problems=(400, 404))
 def group_json(image_id: str) -> Response:
     """Describe the group that holds an image, with all its image ids and a page of its images."""
     fields = request_fields()
@@ -261,6 +265,7 @@ def group_json(image_id: str) -> Response:
 
 
 @api.route("/groups/<image_id>/name", methods=["POST", "DELETE"])
+@described("groups", shapes.GroupNameAnswer, body=shapes.GroupNameFields, problems=(400, 403, 404))
 def name_json(image_id: str) -> Response:
     """Name the group that holds an image, or take its name away; describe it."""
     guard.check_may_edit()

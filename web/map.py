@@ -13,8 +13,10 @@ import numpy as np
 from flask import Blueprint, Response, jsonify, make_response, render_template, request, send_file, url_for
 
 import requested
+import shapes
 from api import image_json
 from atlases import Atlases, open_atlases
+from described import described
 from errors import CollectionError, ImageNotFoundError, OptionError, ViewMissingError
 from publishing import view_of
 from search import Example, Filter, Query
@@ -149,6 +151,7 @@ def index() -> str:
 
 
 @api.get("/map")
+@described("map", shapes.MapAnswer, problems=(404,))
 def map_json() -> Response:
     """Describe the map: layouts, the columns of its points, atlases, and spots to jump to."""
     opened = _opened()
@@ -180,6 +183,7 @@ def map_json() -> Response:
 
 
 @api.get("/map/points")
+@described("map", "application/octet-stream", query=shapes.VersionFields, problems=(404,))
 def points() -> Response:
     """Send the numbers of all points; `GET /api/v1/map` says where which are."""
     table = _asked_for().table
@@ -191,6 +195,7 @@ def points() -> Response:
 
 
 @api.get("/map/atlases/<int:number>")
+@described("map", "image/webp", query=shapes.VersionFields, problems=(404,))
 def atlas(number: int) -> Response:
     """Send one atlas."""
     opened = _asked_for()
@@ -201,6 +206,7 @@ def atlas(number: int) -> Response:
 
 
 @api.get("/map/picture")
+@described("map", "image/webp", query=shapes.MapPictureFields, problems=(400, 404))
 def picture() -> Response:
     """Send the map in one `layout` as a picture, for pages without JavaScript."""
     opened = _asked_for()
@@ -296,6 +302,7 @@ def _spot(
 
 
 @api.get("/map/group")
+@described("map", shapes.MapGroupAnswer, query=shapes.MapGroupFields, problems=(400, 404))
 def group() -> Response:
     """Say which pictures are in the group of one: `image_id`, and `sim` where groups are cut elsewhere than as published."""
     opened, fields = _opened(), requested.request_fields()
@@ -334,6 +341,7 @@ def _wanted_sim(fields: requested.Fields) -> float | None:
 
 
 @api.get("/map/found")
+@described("map", shapes.SoughtAnswer, query=shapes.SoughtFields, problems=(400, 404))
 def found() -> Response:
     """Say which pictures of the map have `q` in label, tag or name; where none has, which the network saw it in."""
     opened, sought = _opened(), " ".join(request.args.get("q", "").casefold().split())
@@ -363,6 +371,7 @@ def _said(opened: Opened, sought: str) -> Ids:
 
 
 @api.post("/map/images")
+@described("map", shapes.CaptionsAnswer, body=shapes.Selection, problems=(400, 404))
 def images() -> Response:
     """Name the selected pictures, in the order of their ids."""
     known = requested.service().images(selected_ids(requested.request_fields()))
@@ -384,6 +393,7 @@ def images() -> Response:
 
 
 @api.post("/map/more")
+@described("map", shapes.MoreAnswer, body=shapes.Selection, problems=(400, 404))
 def more() -> Response:
     """Answer with the pictures most like the selected ones, by examples spread evenly over them, that are not selected."""
     ids = selected_ids(requested.request_fields())
@@ -397,6 +407,7 @@ def more() -> Response:
 
 
 @api.post("/duplicates/among")
+@described("duplicates", shapes.PairsAnswer, body=shapes.Selection, problems=(400, 404))
 def duplicates_among() -> Response:
     """Answer with the published pairs of duplicates both of which are selected, the surest first."""
     ids = selected_ids(requested.request_fields())

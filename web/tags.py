@@ -10,6 +10,8 @@ from flask.typing import ResponseReturnValue
 
 import guard
 import requested
+import shapes
+from described import described
 from errors import ImageNotFoundError, OptionError, RequestError
 from store import tag_counts, tag_images, untag_images
 
@@ -32,12 +34,14 @@ def change(image_id: str) -> ResponseReturnValue:
 
 
 @api.get("/tags")
+@described("tags", shapes.TagCounts)
 def counts() -> Response:
     """Answer with every tag and how many images have it."""
     return jsonify({"tags": tag_counts(requested.service().ready().store)})
 
 
 @api.route("/tags", methods=["POST", "DELETE"])
+@described("tags", shapes.TagAnswer, body=shapes.TagFields, problems=(400, 403, 404))
 def tag() -> Response:
     """Give a tag to the selected images, or take it from them."""
     guard.check_may_edit()

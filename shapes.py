@@ -1,0 +1,642 @@
+"""The shapes of what `/api/v1` takes and answers, as `TypedDict`s: what its description is made of, and the type checker reads.
+
+Owns names and types of fields, and what is said of them. Does not own how they are read (`requested.py`), filled (the views) or
+turned into a description (`described.py`). What a shape lacks, an answer must not have: `tests/test_described.py` holds them
+to it. Shapes of one view alone may stand beside that view.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, Len
+
+# Not typing's: pydantic reads that one only from Python 3.12 on.
+from typing_extensions import TypedDict
+
+Id = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Le(1)]
+Tier = Literal["same", "identical", "burst", "similar"]
+Rule = Literal["largest", "oldest", "format", "shortest"]
+Ranking = Literal["kind", "plain"]
+Metric = Literal["cosine", "euclidean"]
+
+
+# Errors.
+
+
+class ErrorTold(TypedDict):
+    """What went wrong: the HTTP status, a word for programs, a sentence for people."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Problem(TypedDict):
+    """The one shape of every error."""
+
+    error: ErrorTold
+
+
+# What a search takes.
+
+
+class FilterFields(TypedDict, total=False):
+    """Conditions that images have to meet, all of them."""
+
+    folder: str
+    """The name of a folder, or an absolute path; what lies in folders below counts as well."""
+    label: str
+    """Exactly this label."""
+    tag: str
+    """One of the tags that people gave."""
+    looks_like: str
+    """Whole words of the name of a class that the network saw."""
+    taken_from: str
+    """A year, month, day or time, such as 2019-08 or 2019-08-03T12:01, inclusive."""
+    taken_until: str
+    """A year, month, day or time, inclusive."""
+    min_side: Count
+    """Pixels that the shorter side has at least."""
+    max_side: Count
+    """Pixels that the longer side has at most."""
+    orientation: Literal["landscape", "portrait", "square"]
+
+
+class ReachFields(TypedDict, total=False):
+    """How many neighbours, how far, in which order."""
+
+    box: Annotated[list[Share], Len(4, 4)]
+    """A part of the picture: left, top, right, bottom as shares of its sides."""
+    k: Count | Literal["all"]
+    """How many images at most."""
+    radius: Annotated[float, Ge(0)]
+    """The largest distance, in the units of `metric`."""
+    metric: Metric
+    ranking: Ranking
+    """"kind" puts images of the same kind first, "plain" the most similar ones."""
+
+
+class ExampleFields(TypedDict, total=False):
+    """Indexed images, and uploads that are kept, to be like and unlike."""
+
+    image_id: list[Id]
+    """Indexed images to be like; the same as `like`."""
+    like: list[Id | str]
+    """Ids of indexed images, or keys of uploads that are kept, to be like."""
+    unlike: list[Id | str]
+    """Ids of indexed images, or keys of uploads that are kept, to be unlike."""
+
+
+class NeighbourFields(ReachFields, FilterFields, total=False):
+    """Which neighbours of an image."""
+
+
+class SearchFields(ExampleFields, ReachFields, FilterFields, total=False):
+    """What to search for, and among which images."""
+
+
+class SearchBody(SearchFields, total=False):
+    """What to search for, in a body."""
+
+    vector: list[float]
+    """A vector of the collection's own network, instead of a picture."""
+
+
+class ListFields(FilterFields, total=False):
+    """Which images of the collection to list, and which page of them."""
+
+    k: Count
+    """Images a page."""
+    page: Count
+    """Pages count from 1."""
+
+
+class GraphFields(FilterFields, total=False):
+    """Whose neighbours make a graph: of the images named, else of those that meet the conditions."""
+
+    image_id: list[Id]
+    k: Count
+    """Neighbours of each image."""
+    radius: Annotated[float, Ge(0)]
+    """The largest cosine distance of neighbours."""
+
+
+# Images.
+
+
+class Thumbnail(TypedDict):
+    """Where the small picture of an image is, and its exact size in pixels."""
+
+    url: str
+    width: int
+    height: int
+
+
+class PredictedLabel(TypedDict):
+    """A class that the network saw in an image."""
+
+    name: str
+    score: float
+
+
+class Image(TypedDict):
+    """One image of the collection."""
+
+    image_id: int
+    name: str
+    folder: str
+    """The name of its folder."""
+    label: str | None
+    format: str
+    width: int | None
+    height: int | None
+    size_bytes: int
+    taken_at: str | None
+    """When it was taken, in the camera's own time."""
+    tags: list[str]
+    predicted_labels: list[PredictedLabel]
+    thumbnail: Thumbnail
+    view_url: str | None
+    """The whole picture as browsers show it; null where there is no file."""
+    original_url: str | None
+    """The file itself; null where there is none."""
+    page_url: str
+
+
+class ImageList(TypedDict):
+    """A page of the images of the collection, by ascending id."""
+
+    images: int
+    """How many there are on all pages."""
+    page: int
+    pages: int
+    results: list[Image]
+
+
+# Searches.
+
+
+class Asked(TypedDict):
+    """How was searched, in words that a request could use."""
+
+    k: int | Literal["all"]
+    radius: float | None
+    metric: Metric
+    ranking: Ranking
+
+
+class Asker(TypedDict):
+    """What was searched with: the id of an indexed image, and the sides of a picture, in pixels."""
+
+    image_id: int | None
+    width: int | None
+    height: int | None
+
+
+class Match(TypedDict):
+    """One image that was found."""
+
+    rank: int
+    similarity: float
+    """The cosine of the two vectors."""
+    distance: float
+    closer_than: float | None
+    """Which share of random pairs of this collection is less alike; null where that was not measured."""
+    image: Image
+
+
+class SearchAnswer(Asked):
+    """What a search found, nearest first."""
+
+    query: Asker
+    good_matches: int | None
+    """After how many matches the good ones end; null where that was not measured."""
+    truncated: bool
+    """There is more than one answer may hold."""
+    matches: list[Match]
+
+
+class Row(TypedDict):
+    """One match of one query of a batch."""
+
+    query: int
+    """The place of the query in the batch, from 0."""
+    query_label: str
+    reference_label: str
+    image_id: int
+    distance: float
+    rank: int
+
+
+class BatchError(Problem):
+    """Why one query of a batch was not answered."""
+
+    query: int
+    query_label: str
+
+
+class BatchAnswer(Asked):
+    """What many searches found, as rows; queries that could not be answered stand in `errors`."""
+
+    truncated: bool
+    rows: list[Row]
+    errors: list[BatchError]
+
+
+# The collection as a whole.
+
+
+class Edge(TypedDict):
+    """`destination` is the neighbour of `source` at place `rank`, at a cosine distance."""
+
+    source: int
+    destination: int
+    distance: float
+    rank: int
+
+
+class GraphAnswer(TypedDict):
+    """Images and how near they are to one another."""
+
+    k: int
+    radius: float | None
+    truncated: bool
+    """More images were asked about than one graph may hold: only the first were."""
+    nodes: list[Image]
+    edges: list[Edge]
+
+
+class LabelCount(TypedDict):
+    """A label, and how many images have it."""
+
+    name: str
+    images: int
+
+
+class LabelsAnswer(TypedDict):
+    """Labels that were given to images, and what the network sees in them first; the commonest first."""
+
+    given: list[LabelCount]
+    seen: list[LabelCount]
+
+
+class CollectionAnswer(TypedDict):
+    """What is served: which images by which network, how they are found, and which views of them were computed."""
+
+    images: int
+    backbone: str
+    layer: str
+    dim: int
+    engine: str | None
+    precision: str | None
+    index: str
+    recall: float | None
+    """Of the index's self-test; null for exact search."""
+    generation: int
+    rankings: list[Ranking]
+    views: list[str]
+
+
+# Groups.
+
+
+class GroupFields(TypedDict, total=False):
+    """Where the tree of groups is cut, and which page is asked for."""
+
+    sim: Share
+    """How alike the images of a group are at least."""
+    page: Count
+
+
+class GroupListFields(GroupFields, total=False):
+    """Which groups to list."""
+
+    min_size: Count
+    sort: Literal["size", "time"]
+
+
+class GroupNameFields(TypedDict, total=False):
+    """What a group shall be called."""
+
+    sim: Share
+    name: str
+
+
+class LabelShare(TypedDict):
+    """A label, and the share of a group's images that have it."""
+
+    name: str
+    share: float
+
+
+class Cut(TypedDict):
+    """Where the tree of groups was cut."""
+
+    sim: float
+    proposed_sim: float
+    method: str
+
+
+class GroupTold(TypedDict):
+    """One group. It has no number that would last: any of its images stands for it."""
+
+    image_id: int
+    """The image in its middle."""
+    size: int
+    name: str | None
+    title: str
+    labels: list[LabelShare]
+    taken_from: str | None
+    taken_until: str | None
+    central: Image | None
+    url: str
+    page_url: str
+
+
+class NamedElsewhere(TypedDict):
+    """A name whose group is not there at this cut."""
+
+    name: str
+    images: int
+    sim: float | None
+    page_url: str | None
+
+
+class GroupListAnswer(Cut):
+    """A page of groups."""
+
+    min_size: int
+    sort: Literal["size", "time"]
+    groups: int
+    grouped_images: int
+    images_alone: int
+    images_not_grouped_yet: int
+    named_elsewhere: list[NamedElsewhere]
+    page: int
+    pages: int
+    results: list[GroupTold]
+
+
+class GroupNameAnswer(Cut, GroupTold):
+    """A group, as it is called now."""
+
+
+class GroupAnswer(GroupNameAnswer):
+    """A group with the ids of all its images and a page of them."""
+
+    image_ids: list[int]
+    page: int
+    pages: int
+    images: list[Image]
+
+
+# Duplicates.
+
+
+class DuplicatesFields(TypedDict, total=False):
+    """Which sets of duplicates to list, and what would be kept of each."""
+
+    tier: Tier
+    rule: Rule
+    protect: list[str]
+    """Folders whose images are kept."""
+    page: Count
+
+
+class PlanFields(DuplicatesFields, total=False):
+    """What a plan shall say."""
+
+    keep: list[Id]
+    remove: list[Id]
+    format: Literal["csv", "json"]
+
+
+class DuplicateTold(TypedDict):
+    """One image of a set, and what a plan would do with it."""
+
+    action: Literal["keep", "remove"]
+    reason: str
+    tier: str
+    relation: str
+    image: Image
+
+
+class DuplicateSetTold(TypedDict):
+    """Images that are duplicates of one another."""
+
+    tier: str
+    images_not_shown: int
+    images: list[DuplicateTold]
+
+
+class DuplicatesAnswer(TypedDict):
+    """A page of sets of duplicates."""
+
+    tier: Tier
+    rule: Rule
+    tiers: dict[str, int]
+    images: int | None
+    removed: int | None
+    removed_bytes: int | None
+    created_at: str
+    images_not_compared_yet: int
+    page: int
+    pages: int
+    results: list[DuplicateSetTold]
+
+
+class CopyTold(TypedDict):
+    """A duplicate of an image: `relation` says what it is of that one."""
+
+    tier: str
+    relation: str
+    similarity: float
+    hash_distance: int | None
+    image: Image
+
+
+class CopiesAnswer(TypedDict):
+    """The duplicates of one image."""
+
+    image_id: int
+    results: list[CopyTold]
+
+
+class PairTold(TypedDict):
+    """Two images that are duplicates."""
+
+    tier: str
+    relation: str
+    similarity: float
+    images: list[Image]
+
+
+class PairsAnswer(TypedDict):
+    """Pairs of duplicates among a selection; `count` is how many there are, of which the first are told."""
+
+    count: int
+    pairs: list[PairTold]
+
+
+# The map, and selections.
+
+
+class Selection(TypedDict, total=False):
+    """Images that were selected."""
+
+    image_ids: list[Id]
+
+
+class Layout(TypedDict):
+    """One arrangement of the map; `cell` is the side of a cell of a grid, as a share of the map."""
+
+    name: str
+    title: str
+    cell: float | None
+
+
+class DateMark(TypedDict):
+    """What stands on the axis of dates, and where."""
+
+    text: str
+    x: float
+
+
+class Column(TypedDict):
+    """One array of the file of points: `count` little-endian numbers of `type` from byte `offset` on."""
+
+    name: str
+    type: str
+    offset: int
+    count: int
+
+
+class Points(TypedDict):
+    """Where the file of points is, and what stands in it."""
+
+    url: str
+    columns: list[Column]
+
+
+class AtlasesTold(TypedDict):
+    """Pictures that hold thumbnails in cells of `cell` pixels."""
+
+    cell: int
+    urls: list[str]
+
+
+class Spot(TypedDict):
+    """Images of the map to jump to, and where their name stands in each layout."""
+
+    name: str
+    image_id: int
+    count: int
+    named: bool
+    sim: float | None
+    at: dict[str, list[float]]
+
+
+class MapAnswer(TypedDict):
+    """The map: its layouts, and where its numbers and pictures are."""
+
+    digest: str
+    images: int
+    placed_since: int
+    layouts: list[Layout]
+    date_marks: list[DateMark]
+    labels: list[str]
+    points: Points
+    atlases: AtlasesTold | None
+    spots: list[Spot]
+
+
+class VersionFields(TypedDict, total=False):
+    """Of which version of the map."""
+
+    v: str
+    """The map's `digest`; an answer to it may be kept for ever."""
+
+
+class MapPictureFields(VersionFields, total=False):
+    """Which picture of the map."""
+
+    layout: str
+
+
+class MapGroupFields(TypedDict, total=False):
+    """Whose group, and where the tree of groups is cut."""
+
+    image_id: Id
+    sim: Share
+
+
+class MapGroupAnswer(TypedDict):
+    """The images of a group that are on the map."""
+
+    name: str
+    count: int
+    image_ids: list[int]
+
+
+class SoughtFields(TypedDict, total=False):
+    """What to find on the map."""
+
+    q: str
+
+
+class SoughtAnswer(TypedDict):
+    """The images of the map that a text found, and by what."""
+
+    q: str
+    by: str
+    count: int
+    image_ids: list[int]
+
+
+class Caption(TypedDict):
+    """What is said beside a selected image."""
+
+    image_id: int
+    name: str
+    folder: str
+    label: str | None
+    tags: list[str]
+    taken_at: str | None
+
+
+class CaptionsAnswer(TypedDict):
+    """What is said beside selected images."""
+
+    images: list[Caption]
+
+
+class MoreAnswer(TypedDict):
+    """Images like a selection; `examples` is by how many of it was searched."""
+
+    examples: int
+    images: list[Image]
+
+
+# Tags.
+
+
+class TagFields(Selection, total=False):
+    """A tag, and the images that get it or lose it."""
+
+    tag: str
+
+
+class TagCounts(TypedDict):
+    """How many images have each tag."""
+
+    tags: dict[str, int]
+
+
+class TagAnswer(TypedDict):
+    """A tag as it is kept, and the images that were changed."""
+
+    tag: str
+    image_ids: list[int]
