@@ -103,7 +103,8 @@ class Report:
 class Job:
     """What to do in one run; the settings say how. `on_progress`, `on_note` and `on_step` are called in the caller's thread.
 
-    `prune` tells which images are taken out if their files are gone, `remove` which are taken out anyhow, by path.
+    `prune` tells which images are taken out if their files are gone, `remove` which are taken out anyhow, by path. `backbone` is a
+    network that is loaded already: it is used where it is the one that is wanted.
     """
 
     settings: Settings
@@ -116,6 +117,7 @@ class Job:
     on_note: Callable[[str], None] = lambda note: None
     on_step: Callable[[str], None] = lambda step: None
     stop: threading.Event = field(default_factory=threading.Event)
+    backbone: Backbone | None = None
 
 
 def index_images(job: Job) -> Report:
@@ -124,13 +126,18 @@ def index_images(job: Job) -> Report:
     Bad files are recorded and reported, never raised. Raises `CollectionLockedError`, `WeightsUnavailableError`,
     `CollectionMismatchError`, `DiskFullError` and other `LookalikeError`s that concern the whole job.
     """
-    started = time.perf_counter()
     with open_writer(job.settings.rsc_files, command="img2vec.py") as writer:
-        report = Report(rsc_files=str(job.settings.rsc_files.absolute()))
-        _Indexing(job, writer, report).run()
-        report.seconds = round(time.perf_counter() - started, 3)
-        working = report.seconds - report.loading_seconds - report.index_seconds
-        report.images_per_second = round(report.vectorised / working, 1) if working > 0 else 0.0
+        return index_into(writer, job)
+
+
+def index_into(writer: StoreWriter, job: Job) -> Report:
+    """Do what `index_images` does, in a collection that the caller holds open for writing."""
+    started = time.perf_counter()
+    report = Report(rsc_files=str(job.settings.rsc_files.absolute()))
+    _Indexing(job, writer, report).run()
+    report.seconds = round(time.perf_counter() - started, 3)
+    working = report.seconds - report.loading_seconds - report.index_seconds
+    report.images_per_second = round(report.vectorised / working, 1) if working > 0 else 0.0
     return report
 
 
@@ -277,7 +284,9 @@ class _Indexing:
         return True
 
     def _load_backbone(self) -> Backbone:
-        settings = self.settings
+        settings, given = self.settings, self.job.backbone
+        if given is not None and given.network == self.network:
+            return given
         return load_backbone(
             self.network,
             models_dir=self.writer.models_folder,

@@ -12,8 +12,9 @@ Owns the quarantine folder and its journals, and taking moved images out of a ca
 """
 
 from quarantine.applying import Applied, apply_plan, quarantine_folder
-from quarantine.catalogs import apply_to_collection, restore_to_collections
-from quarantine.journal import HIDDEN, JOURNAL, read_run, read_runs
+from quarantine.catalogs import apply_to_collection, move_out, restore_to_collections
+from quarantine.journal import HIDDEN, JOURNAL, Run, read_run, read_runs
+from quarantine.places import remembered_runs
 from quarantine.restoring import Restored, restore
 
 __all__ = [
@@ -21,11 +22,14 @@ __all__ = [
     "JOURNAL",
     "Applied",
     "Restored",
+    "Run",
     "apply_plan",
     "apply_to_collection",
+    "move_out",
     "quarantine_folder",
     "read_run",
     "read_runs",
+    "remembered_runs",
     "restore",
     "restore_to_collections",
 ]

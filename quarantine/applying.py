@@ -67,17 +67,19 @@ def apply_plan(
     plan: Plan,
     folder: Path | None = None,
     *,
+    keeps_one: bool = True,
     on_progress: OnProgress = lambda step, done, total: None,
     stop: threading.Event | None = None,
 ) -> Applied:
     """Move the files that a plan removes into quarantine, in `folder` or in the folder that they share.
 
-    Files that an earlier run moved are left there, so an apply that was killed is gone on with by applying again. `stop` ends it
+    Without `keeps_one` a plan may name files of which no other one is kept: what a person took out by hand. Files that an earlier run moved are left there, so an apply that was killed is gone on with by applying again. `stop` ends it
     between two files. Raises `PlanError`, before anything is moved, where a file is gone or is no longer what the plan says, or
     where nothing would be left of a set; `QuarantineError` where the folder cannot take the files: what was moved by then is in
     the journal.
     """
-    check_plan(plan)
+    if keeps_one:
+        check_plan(plan)
     stop = stop or threading.Event()
     quarantine = quarantine_folder(plan, folder)
     with contextlib.ExitStack() as stack:
@@ -85,7 +87,7 @@ def apply_plan(
         if quarantine.is_dir():
             stack.enter_context(locked(quarantine))
             runs = read_runs(quarantine)
-        checked = _Check(plan, runs, on_progress, stop)
+        checked = _Check(plan, runs, keeps_one, on_progress, stop)
         earlier = tuple(checked.earlier)
         if stop.is_set() or not checked.steps:
             return Applied(None, 0, 0, checked.already, earlier, stop.is_set())
@@ -101,22 +103,29 @@ def apply_plan(
 
 @dataclass(frozen=True)
 class _Step:
-    """A file to be moved and the one that is kept in its place, both as they were when their contents were read."""
+    """A file to be moved, and the one that is kept in its place if there is one: path and status when contents were read."""
 
     row: PlanRow
     was: os.stat_result
-    kept: bytes
-    kept_was: os.stat_result
+    kept: tuple[bytes, os.stat_result] | None
+
+    @property
+    def files(self) -> list[tuple[bytes, os.stat_result]]:
+        """Both files, the one that is kept first."""
+        return [*([] if self.kept is None else [self.kept]), (self.row.path, self.was)]
 
 
 class _Check:
     """Holds a plan against the files: `steps` to do, how many were done `already`, and by which `earlier` runs."""
 
-    def __init__(self, plan: Plan, runs: Sequence[Run], on_progress: OnProgress, stop: threading.Event) -> None:
+    def __init__(
+        self, plan: Plan, runs: Sequence[Run], keeps_one: bool, on_progress: OnProgress, stop: threading.Event
+    ) -> None:
         self.steps: list[_Step] = []
         self.already = 0
         self.earlier: dict[Path, None] = {}
         self.problems: list[str] = []
+        self._keeps_one = keeps_one
         self._held = {move.path: (run, move) for run in runs for move in run.moves if run.holds(move)}
         done, total = 0, len(plan.rows)
         for rows in plan.groups.values():
@@ -144,7 +153,7 @@ class _Check:
                 kept = (row.path, status)
                 break
             why.append(f"{path_text(row.path)}, which is to be kept, {status}")
-        if kept is None:
+        if kept is None and self._keeps_one:
             self.problems += why
             return
         for row in removed:
@@ -152,7 +161,7 @@ class _Check:
             if isinstance(status, str):
                 self.problems.append(f"{path_text(row.path)} {status}")
             else:
-                self.steps.append(_Step(row, status, *kept))
+                self.steps.append(_Step(row, status, kept))
 
     def _is_held(self, row: PlanRow) -> bool:
         """Tell whether an earlier run has moved exactly this file."""
@@ -170,7 +179,7 @@ class _Check:
         names: dict[tuple[int, int], set[bytes]] = {}
         links: dict[tuple[int, int], int] = {}
         for step in self.steps:
-            for path, status in ((step.row.path, step.was), (step.kept, step.kept_was)):
+            for path, status in step.files:
                 names.setdefault((status.st_dev, status.st_ino), set()).add(path)
                 links[status.st_dev, status.st_ino] = status.st_nlink
         for file, paths in names.items():
@@ -319,7 +328,7 @@ def _say_void(journal: Journal, number: int, move: Move) -> None:
 
 def _move(run: Run, journal: Journal, step: _Step) -> None:
     row, folder = step.row, os.path.dirname(step.row.path)
-    for path, was in ((step.kept, step.kept_was), (row.path, step.was)):
+    for path, was in step.files:
         if not _is_same(path, was):
             raise _changed(path)
     move = Move(row.path, row.path[1:], row.size, row.mtime_ns, row.sha256, os.stat(folder).st_mtime_ns)

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from config import Settings
+from errors import QuarantineError
 from plans import Plan, is_as_indexed, path_text, text_path
 from publishing import publish
-from quarantine.applying import Applied, apply_plan
-from quarantine.journal import Journal, OnProgress, Run, read_run
+from quarantine.applying import Applied, apply_plan, quarantine_folder
+from quarantine.journal import Journal, OnProgress, Run, read_run, read_runs
+from quarantine.places import parts_of, remember, usual_folders
 from quarantine.restoring import Restored, restore
 from store import Record, StoreWriter, open_writer
 
@@ -40,11 +42,47 @@ def apply_to_collection(
     if not has_catalog(settings.rsc_files):
         return apply_plan(plan, folder, on_progress=on_progress, stop=stop)
     with open_writer(settings.rsc_files, command="duplicates.py --apply") as writer:
-        applied = apply_plan(plan, folder, on_progress=on_progress, stop=stop)
-        taken_out = sum(_take_out(writer, read_run(run)) for run in applied.runs)
+        if plan.removed:
+            remember(writer, [quarantine_folder(plan, folder)])
+        applied = _follow(writer, apply_plan(plan, folder, on_progress=on_progress, stop=stop))
         if applied.runs:
             _publish(writer, settings, on_progress)
-    return replace(applied, images_taken_out=taken_out)
+    return applied
+
+
+def move_out(plan: Plan, settings: Settings, *, added: Path, keeps_one: bool = True) -> list[Applied]:
+    """Do `apply_to_collection` without anybody choosing a folder; where files lie on several disks, by several runs.
+
+    `added` is the folder of what the service saved. Raises what `apply_to_collection` does; a part that was moved before one
+    that could not be stays moved, and is taken out of the collection.
+    """
+    done: list[Applied] = []
+    with open_writer(settings.rsc_files, command="the service, moving files out") as writer:
+        folders = usual_folders((record.path for record in writer.all_records()), added)
+        parts = list(parts_of(plan, folders))
+        remember(writer, [place for place, _ in parts])
+        try:
+            for place, part in parts:
+                done.append(_follow(writer, _apply_part(writer, part, place, keeps_one=keeps_one)))
+        finally:
+            _publish(writer, settings, lambda step, done, total: None)
+    return done
+
+
+def _apply_part(writer: StoreWriter, part: Plan, place: Path, *, keeps_one: bool) -> Applied:
+    """Do `apply_plan`; where it stops half-way, what was moved by then leaves the catalog all the same."""
+    try:
+        return apply_plan(part, place, keeps_one=keeps_one)
+    except QuarantineError:
+        for run in read_runs(place):
+            if not run.is_finished:
+                _take_out(writer, run)
+        raise
+
+
+def _follow(writer: StoreWriter, applied: Applied) -> Applied:
+    """Take out of the catalog what was moved."""
+    return replace(applied, images_taken_out=sum(_take_out(writer, read_run(run)) for run in applied.runs))
 
 
 def restore_to_collections(
