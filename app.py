@@ -27,25 +27,40 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 
 import api
+import guard
 import requested
+import web.browse
+import web.collection
 import web.duplicates
 import web.files
 import web.groups
 import web.images
 import web.map
 import web.search
+import web.signing
 import web.tags
+import web.why
 from config import Settings, load_settings
 from search import SearchService, open_service, stages
 
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# What is no page of ours shows itself at most. Styles: browsers bring some of their own when they show a picture or JSON.
+_FILE_POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    # Not "no-referrer": by that browsers would also say "Origin: null" of our own forms, and over plain HTTP that is all
+    # there is to tell them from another site's.
+    "Referrer-Policy": "same-origin",
     # Without it any site could show pictures of this service in its own pages.
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=(), display-capture=(), payment=(), usb=(), serial=()",
 }
+_HTTPS_ONLY = "max-age=31536000"
 
 pages = Blueprint("pages", __name__)
 
@@ -66,14 +81,15 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     app.jinja_env.filters.update(
         filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share, similarity=_similarity
     )
-    for blueprint in (pages, web.search.pages, web.images.pages, web.files.pages):
+    for blueprint in (pages, web.signing.pages, web.search.pages, web.images.pages, web.files.pages):
         app.register_blueprint(blueprint)
     app.register_blueprint(api.api)
-    for view in (web.groups, web.duplicates, web.map, web.tags):
+    for view in (web.groups, web.duplicates, web.map, web.tags, web.why):
         app.register_blueprint(view.pages)
         app.register_blueprint(view.api)
     app.register_error_handler(Exception, _answer_error)
     app.before_request(stages.begin)
+    guard.protect(app, service.settings)
     app.after_request(_finish_headers)
     return app
 
@@ -92,6 +108,10 @@ def __getattr__(name: str) -> Flask:
 def _finish_headers(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    is_ours = response.mimetype == "text/html" or request.endpoint == "static"  # a worker's script obeys its own policy
+    response.headers.setdefault("Content-Security-Policy", _PAGE_POLICY if is_ours else _FILE_POLICY)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", _HTTPS_ONLY)
     if timing := stages.header():
         response.headers["Server-Timing"] = timing
     if "Cache-Control" not in response.headers:
@@ -118,6 +138,7 @@ _HELP: Mapping[str, Help] = {
     "bad_query": Help("That did not work", "Choose a picture and try again.", upload=True),
     "bad_option": Help("That did not work", "Go back and choose otherwise."),
     "bad_note": Help("That is no name or tag", "Go back and write it otherwise."),
+    "unknown_host": Help("Not known by that name", "Go to it by its own address."),
     "edit_refused": Help("That is not allowed here", "Ask whoever runs this service."),
     "no_network": Help("Pictures cannot be searched with here", "Begin with an image of the collection."),
     "no_original": Help("There is no file", "Only its vector and what is known of it were brought here."),
@@ -159,15 +180,20 @@ def _answer_error(error: Exception) -> Response | HTTPException:
         current_app.logger.error("%s %s failed: %s", request.method, request.path, error, exc_info=error)
     as_json = api.is_api_path(request.path)
     response = jsonify(problem.as_json()) if as_json else make_response(_error_page(problem))
+    if problem.status == 401:
+        # Basic is taken as well, but not asked for: browsers would ask in a window of their own instead of showing the form.
+        response.headers["WWW-Authenticate"] = 'Bearer realm="Lookalike"'
     response.status_code = problem.status
     if isinstance(error, HTTPException):  # Allow of a 405, Content-Range of a 416
         response.headers.extend((name, value) for name, value in error.get_headers() if name != "Content-Type")
-    if problem.status == 503:
+    if problem.status in (429, 503):
         response.headers["Retry-After"] = str(api.RETRY_AFTER_S)
     return response
 
 
 def _error_page(problem: api.Problem) -> str:
+    if not guard.visitor().may_see or problem.status in (401, 429):
+        return web.signing.refusal(problem.message)
     settings = requested.service().settings
     return render_template(
         "error.html",

@@ -88,8 +88,8 @@ class Explainer:
         try:
             with self._working:
                 if key not in self._kept:
-                    maps = self._maps(network, models_folder, [image.picture(), like.picture()])
-                    self._kept[key] = _explanation(*maps, _common(snapshot, maps[0].shape[2]))
+                    own, other = self._maps(network, models_folder, [image.picture(), like.picture()])
+                    self._kept[key] = _explanation(own, other, _common(snapshot, own.shape[2]))
                 self._kept.move_to_end(key)
                 while len(self._kept) > ANSWERS_KEPT:
                     self._kept.popitem(last=False)
