@@ -59,6 +59,12 @@ class SignInError(RequestError):
     code = "sign_in"
 
 
+class TooManyGuessesError(RequestError):
+    """So many wrong tokens came from one address that none of its tokens is looked at for a while."""
+
+    code = "too_many_guesses"
+
+
 class UnknownHostError(RequestError):
     """The request names a host that this service is not known by."""
 
