@@ -83,6 +83,8 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     )
     for blueprint in (pages, web.signing.pages, web.search.pages, web.images.pages, web.files.pages):
         app.register_blueprint(blueprint)
+    for blueprint in (web.browse.pages, web.collection.pages):
+        app.register_blueprint(blueprint)
     app.register_blueprint(api.api)
     for view in (web.groups, web.duplicates, web.map, web.tags, web.why):
         app.register_blueprint(view.pages)
