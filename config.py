@@ -87,7 +87,8 @@ class Settings:
     port: int = _row(8080, "port the service listens on", minimum=1)
     edits: str = _row(
         "auto",
-        "whether pages may name groups and tag images; auto is on while the service listens on this machine alone",
+        "whether pages may name groups and tag images; auto is on while the service listens on this machine alone or has an "
+        "edit_token",
         choices=("auto", "on", "off"),
     )
     changes: str = _row(
@@ -134,7 +135,8 @@ class Settings:
     @property
     def edits_allowed(self) -> bool:
         """Whether whoever reaches the service may change names and tags."""
-        return self.edits == "on" or (self.edits == "auto" and self.host in LOOPBACK_NAMES)
+        guarded = self.host in LOOPBACK_NAMES or self.edit_token is not None
+        return self.edits == "on" or (self.edits == "auto" and guarded)
 
     @property
     def cpu_threads(self) -> int:

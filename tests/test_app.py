@@ -455,11 +455,11 @@ def test_every_answer_has_the_security_headers_and_no_cookie(application: Flask)
     for address in [*addresses, "/nothing", "/api/v1/nothing", "/images/99"]:
         with client.get(address) as answer:
             policy = answer.headers["Content-Security-Policy"]
-            for directive in ("default-src 'self'", "img-src 'self' data:", "frame-ancestors 'none'"):
+            for directive in ("default-src 'none'", "img-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"):
                 assert directive in policy
             assert "unsafe" not in policy
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert answer.headers["Referrer-Policy"] == "same-origin"
             assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
             assert "Set-Cookie" not in answer.headers
             assert "Cache-Control" in answer.headers

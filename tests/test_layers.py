@@ -110,6 +110,7 @@ SIDEWAYS = {
     ("web", "guard"),
     ("web", "described"),
     ("commands", "app"),
+    ("commands", "guard"),
     ("gunicorn.conf", "commands"),
 }
 HEAVY = {
