@@ -103,8 +103,8 @@ class Report:
 class Job:
     """What to do in one run; the settings say how. `on_progress`, `on_note` and `on_step` are called in the caller's thread.
 
-    `prune` tells which images are taken out if their files are gone, `remove` which are taken out anyhow, by path. `backbone` is a
-    network that is loaded already: it is used where it is the one that is wanted.
+    `prune` tells which images are taken out if their files are gone, `remove` which are taken out anyhow, by path. `backbone`
+    is a network that is loaded already: it is used where it is the one that is wanted.
     """
 
     settings: Settings

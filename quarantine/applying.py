@@ -73,10 +73,11 @@ def apply_plan(
 ) -> Applied:
     """Move the files that a plan removes into quarantine, in `folder` or in the folder that they share.
 
-    Without `keeps_one` a plan may name files of which no other one is kept: what a person took out by hand. Files that an earlier run moved are left there, so an apply that was killed is gone on with by applying again. `stop` ends it
-    between two files. Raises `PlanError`, before anything is moved, where a file is gone or is no longer what the plan says, or
-    where nothing would be left of a set; `QuarantineError` where the folder cannot take the files: what was moved by then is in
-    the journal.
+    Without `keeps_one` a plan may name files of which no other one is kept: what a person took out by hand. Files that an
+    earlier run moved are left there, so an apply that was killed is gone on with by applying again. `stop` ends it between two
+    files. Raises `PlanError`, before anything is moved, where a file is gone or is no longer what the plan says, or where
+    nothing would be left of a set; `QuarantineError` where the folder cannot take the files: what was moved by then is in the
+    journal.
     """
     if keeps_one:
         check_plan(plan)
