@@ -6,11 +6,14 @@ Owns: how many processes and threads serve, and on which address. Does not own: 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from config import Settings, add_setting_arguments, settings_from_arguments
 from errors import LookalikeError, SettingsError
@@ -43,18 +46,65 @@ def server_options(settings: Settings) -> dict[str, object]:
     """Return gunicorn's settings; those that this version of gunicorn does not know are for the caller to leave out."""
     return {
         "bind": f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}",
-        # One process: the network and the index are in memory once, and inference uses all processors anyhow.
-        "workers": 1,
-        "worker_class": "gthread",
+        "workers": worker_count(settings),
+        "worker_class": "commands.worker.BufferedWorker",
         "threads": settings.http_threads,
-        # Networks do not survive a fork.
+        # Each is two files at most, and a process may usually have 1024 of them.
+        "worker_connections": settings.http_threads + 400,
+        "keepalive": 15,
+        # Networks do not survive a fork, so each process loads its own. Index and vectors are mapped, and shared.
         "preload_app": False,
+        # A fresh process now and then: whatever a decoder or a network might leak ends with it. Not all at once.
+        "max_requests": 50_000,
+        "max_requests_jitter": 10_000,
+        # Whoever has begun to send when the service is stopped gets an answer.
+        "graceful_timeout": settings.upload_timeout_s + 10,
         # A network that is opened for the first time on a machine is converted first.
         "timeout": 300,
         "loglevel": "warning",
+        "on_starting": lambda server: _prepare(settings),
+        "child_exit": lambda server, worker: _forget_gauges(settings, worker.pid),
+        "raw_env": [f"PROMETHEUS_MULTIPROC_DIR={metrics_folder(settings)}"],
         # It would write into the home folder, which may be read-only, and nothing here uses it.
         "control_socket_disable": True,
     }
+
+
+def worker_count(settings: Settings) -> int:
+    """Return how many processes serve: one that is killed or renewed leaves another that answers, and more only take memory."""
+    return settings.workers or min(2, replace(settings, threads=0).cpu_threads)
+
+
+def metrics_folder(settings: Settings) -> Path:
+    """Return the folder that the processes of one service count in; another service on another port has its own."""
+    from search import run_folder
+
+    return run_folder(settings) / f"metrics-{settings.port}"
+
+
+def _forget_gauges(settings: Settings, pid: int) -> None:
+    """Take what a process that has ended said of itself out of the metrics; what it counted stays."""
+    for file in metrics_folder(settings).glob(f"gauge_live*_{pid}.db"):
+        file.unlink(missing_ok=True)
+
+
+def _prepare(settings: Settings) -> None:
+    """Begin to count from nothing, log requests unless a person looks at the output, and warn of what the settings open."""
+    from guard import warnings
+    from web.access_log import LOGGER
+
+    folder = metrics_folder(settings)
+    folder.mkdir(exist_ok=True)
+    for file in folder.glob("*.db"):
+        file.unlink()
+    if not sys.stdout.isatty():
+        logger, handler = logging.getLogger(LOGGER), logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    for sentence in warnings(settings):
+        print(f"Warning: {sentence}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -103,8 +153,9 @@ def _serve(settings: Settings) -> int:
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
     from gunicorn.errors import AppImportError  # type: ignore[import-untyped]
 
-    def announce(worker: object) -> None:
-        print(address_line(settings), flush=True)
+    def announce(worker: Any) -> None:
+        if worker.age == 1:  # the first of all processes
+            print(address_line(settings), flush=True)
 
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:

@@ -19,7 +19,7 @@ import requested
 import shapes
 from api import image_json
 from described import described
-from errors import CollectionError, EditRefusedError, OptionError
+from errors import CollectionError, EditRefusedError, OptionError, SignInError
 from pipeline import show_path
 from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related, turned_round
 from requested import Fields, refuse_unknown, request_fields, wanted_image_id, wanted_page, wanted_text
@@ -156,7 +156,7 @@ def index() -> str:
         page=page,
         totals=_totals(asked),
         sets=_shown_sets(review.page(asked.tier, page.places), asked.choice),
-        may_plan=requested.service().settings.edits_allowed,
+        may_plan=guard.may_edit(),
         plan_name=PLAN_NAME,
         rsc_files=_folder_in_commands(),
     )
@@ -174,7 +174,7 @@ def _folder_in_commands() -> str:
         return ""
     try:
         guard.check_may_edit()
-    except EditRefusedError:
+    except (EditRefusedError, SignInError):
         return "…"
     return shlex.quote(show_path(os.fsencode(settings.rsc_files)))
 

@@ -182,7 +182,7 @@ def group(image_id: str) -> str:
         page=page,
         images=_images(found, page),
         nearest=_cards(asked.groups.nearest_groups(found, asked.sim, NEAREST_GROUPS)),
-        may_edit=requested.service().settings.edits_allowed,
+        may_edit=guard.may_edit(),
         has_map=view_of(requested.service().ready().generation, "map") is not None,
     )
 

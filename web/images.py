@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 from flask import Blueprint, render_template
 
 import api
+import guard
 import requested
 import web.duplicates
 import web.groups
@@ -55,7 +56,7 @@ def image(image_id: str) -> str:
         group=web.groups.group_of_image(shown.image_id),
         copies=web.duplicates.copies_of(shown.image_id),
         has_map=web.map.has_map(),
-        may_edit=requested.service().settings.edits_allowed,
+        may_edit=guard.may_edit(),
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
         among=_among(shown, answer.query.where),

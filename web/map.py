@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from flask import Blueprint, Response, jsonify, make_response, render_template, request, send_file, url_for
 
+import guard
 import requested
 import shapes
 from api import image_json
@@ -143,7 +144,7 @@ def index() -> str:
         placed=int(opened.map.placed.sum()),
         tags=list(tags),
         words=[*opened.table.labels[:MOST_WORDS], *tags],
-        may_edit=service.settings.edits_allowed,
+        may_edit=guard.may_edit(),
     )
 
 
