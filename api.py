@@ -154,7 +154,13 @@ def asked_k(query: Query) -> int | str:
 def _cut(query: Query, found: SearchResult) -> Answer:
     kept = found.matches[: most_answered()]
     good = None if found.good_matches is None else min(found.good_matches, len(kept))
-    return Answer(query, replace(found, matches=kept, good_matches=good), len(kept) < len(found.matches))
+    truncated = len(kept) < len(found.matches)
+    return Answer(query, replace(found, matches=kept, good_matches=good, more=found.more or truncated), truncated)
+
+
+def asked_page(query: Query) -> int:
+    """Return which page was asked for, from 1."""
+    return query.skip // min(query.k or most_answered(), most_answered()) + 1
 
 
 # The shapes of answers.
@@ -221,6 +227,8 @@ def search() -> Response:
         {
             "query": {"image_id": image_id, "width": found.query_width, "height": found.query_height},
             **_asked_json(query, ranking=found.ranking),
+            "page": asked_page(query),
+            "more": found.more,
             "good_matches": found.good_matches,
             "truncated": answer.truncated,
             "matches": [_match_json(match) for match in found.matches],

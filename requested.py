@@ -32,6 +32,8 @@ from search import KEY, Box, Example, Filter, Query, SearchService
 EXTENSION = "lookalike"
 MAX_JSON_BYTES = 1024 * 1024
 MAX_IMAGE_ID = 2**63 - 1
+MAX_REACH = 10_000
+"""How far pages lead: nobody looks at more, and each page costs the order of all before it."""
 MAX_EXAMPLES = 100
 """Most images and pictures that one request may name: to be like, to be unlike, or as the queries of a batch."""
 
@@ -220,7 +222,8 @@ def _side(fields: Fields, name: str) -> int | None:
     return side
 
 
-def _where(fields: Fields) -> Filter | None:
+def wanted_where(fields: Fields) -> Filter | None:
+    """Return which images are asked for, None for all. Raises `RequestError`, `QueryError`."""
     where = Filter(
         folder=wanted_text(fields, "folder"),
         label=wanted_text(fields, "label"),
@@ -231,6 +234,7 @@ def _where(fields: Fields) -> Filter | None:
         min_side=_side(fields, "min_side"),
         max_side=_side(fields, "max_side"),
         orientation=cast(Any, wanted_text(fields, "orientation")),  # Filter checks it
+        text=(wanted_text(fields, "text") or "").strip() or None,
     )
     return None if where == Filter() else where
 
@@ -277,14 +281,19 @@ def _examples(named: Sequence[int | str], files: Sequence[FileStorage], box: Box
     return tuple([Example(source, box) for source in named] + [Example(content_of(file), box) for file in files])
 
 
-def wanted_likes(fields: Fields) -> tuple[Example, ...]:
-    """Return what the matches shall be like: images, or pictures, or a vector; never some of each."""
+def wanted_likes(fields: Fields, *, box_of_first: bool = False) -> tuple[Example, ...]:
+    """Return what the matches shall be like: images, or pictures, or a vector; never some of each.
+
+    A box is a part of the one picture that came, or, on pages (`box_of_first`), of the first of several.
+    """
     ids = _named(fields, "image_id", "like")
     files, vector = uploads("file"), fields.get("vector", ())
     if bool(ids) + bool(files) + bool(vector) > 1:
         given = [name for name, there in (("a picture", files), ("an image_id", ids), ("a vector", vector)) if there]
         raise RequestError(f"The request has both {' and '.join(given)}: send one of them.")
     box = wanted_box(fields)
+    if box_of_first and box is not None and ids:
+        return (Example(ids[0], box), *_examples(ids[1:], files))
     if box is not None and len(ids) + len(files) > 1:
         raise RequestError("A box is a part of one picture, but several came: send one of them.")
     if vector:
@@ -299,7 +308,7 @@ def wanted_likes(fields: Fields) -> tuple[Example, ...]:
 FILTER_FIELDS = tuple(field.name for field in dataclasses.fields(Filter))
 SEARCH_FIELDS = (
     *("image_id", "like", "unlike", "vector", "file", "unlike_file", "box"),
-    *("k", "radius", "metric", "ranking", *FILTER_FIELDS),
+    *("k", "page", "radius", "metric", "ranking", *FILTER_FIELDS),
 )
 
 
@@ -318,6 +327,12 @@ def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
     k, radius = wanted_k(fields), wanted_number(fields, "radius")
     if radius is not None and radius < 0:
         raise QueryError(f"radius is {radius:g}, but must be a number from 0 on.")
+    size, page = most_answered() if k is None else k, wanted_count(fields, "page", 1)
+    skip = (page - 1) * size
+    if skip + size > max(MAX_REACH, size):
+        raise OptionError(
+            f"Page {page:,} of {size} images lies beyond the first {MAX_REACH:,}, which is as far as pages go."
+        )
     return Query(
         likes,
         _examples(_named(fields, "unlike"), uploads("unlike_file")),
@@ -325,5 +340,6 @@ def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
         radius=radius,
         metric=cast(Any, wanted_text(fields, "metric") or "cosine"),  # Query checks both
         ranking=cast(Any, wanted_text(fields, "ranking")),
-        where=_where(fields),
+        where=wanted_where(fields),
+        skip=skip,
     )

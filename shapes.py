@@ -63,6 +63,8 @@ class FilterFields(TypedDict, total=False):
     max_side: Count
     """Pixels that the longer side has at most."""
     orientation: Literal["landscape", "portrait", "square"]
+    text: str
+    """Words, each of which stands in the file's name, the label or a tag, or was seen by the network."""
 
 
 class ReachFields(TypedDict, total=False):
@@ -96,6 +98,9 @@ class NeighbourFields(ReachFields, FilterFields, total=False):
 
 class SearchFields(ExampleFields, ReachFields, FilterFields, total=False):
     """What to search for, and among which images."""
+
+    page: Count
+    """Which k of the images, from 1: the k nearest, the next k."""
 
 
 class SearchBody(SearchFields, total=False):
@@ -212,6 +217,9 @@ class SearchAnswer(Asked):
     """What a search found, nearest first."""
 
     query: Asker
+    page: int
+    more: bool
+    """There is a next page."""
     good_matches: int | None
     """After how many matches the good ones end; null where that was not measured."""
     truncated: bool

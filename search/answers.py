@@ -36,7 +36,7 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class Match:
-    """One similar image: `rank` from 1; `similarity` the plain cosine -1…1; `distance` by the query's metric.
+    """One similar image: `rank` from 1, over all pages; `similarity` the plain cosine -1…1; `distance` by the query's metric.
 
     `closer_than` is the share 0…1 of random pairs of the collection that are less similar; None where that was not measured.
     """
@@ -53,7 +53,8 @@ class SearchResult:
     """The matches of one query, in the order `ranking` (which may be another than was asked for: see `Query`).
 
     `good_matches`: how many are as near as images of this collection are to each other and, in plain order, lie before the bend
-    of the query's own curve of similarities; 0 when none is good, None where that cannot be told. Of a query by one picture
+    of the query's own curve of similarities; 0 when none is good, None where that cannot be told. `more`: whether there is
+    a next page. Of a query by one picture
     or indexed image: its sides in pixels, and of an upload a small JPEG of what was looked at.
     """
 
@@ -64,6 +65,7 @@ class SearchResult:
     query_width: int | None
     query_height: int | None
     query_thumbnail: bytes | None
+    more: bool = False
 
 
 @dataclass(frozen=True)

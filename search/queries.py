@@ -96,7 +96,8 @@ class Query:
     """One search. `k` None and `radius` None: every image, nearest first; both: the k nearest of those within the radius.
 
     `radius` is in the units of `metric`: cosine is 1 - cosine, 0…2; euclidean is between the vectors as they are stored.
-    `ranking` None is the collection's own; with a radius or euclidean distance the order is always by distance.
+    `ranking` None is the collection's own; with a radius or euclidean distance the order is always by distance. `skip`: how many
+    of the first are left out, for the next page of an answer.
     Raises `QueryError`, naming the value, for what makes no sense.
     """
 
@@ -108,10 +109,13 @@ class Query:
     metric: Metric = "cosine"
     ranking: RankingName | None = None
     where: Filter | None = None
+    skip: int = 0
 
     def __post_init__(self) -> None:
         if not self.like:
             raise QueryError("The search has nothing to be like: give at least one picture, image or vector.")
+        if self.skip < 0:
+            raise QueryError(f"skip is {self.skip}, but must be a whole number from 0 on.")
         check_reach(self.k, self.radius, self.metric)
         if self.ranking is not None:
             ranking_named(self.ranking)

@@ -250,36 +250,48 @@ class SearchService:
             kept[query.where] = self.matching(loaded, query.where)
         allowed = None if query.where is None else kept[query.where]
         ranking = _ranking(loaded, query)
-        matches = self._matches(loaded, query, _nearest(loaded, query, ranking, vector, allowed), vector)
+        found = _nearest(loaded, query, ranking, vector, allowed)
+        similarities = _similarities(loaded, query, vector, found)
+        reach = None if query.k is None else query.skip + query.k
         shown = likes[0] if len(likes) == 1 else _Seen(vector)
         return SearchResult(
-            matches, ranking, query.metric, _good(loaded, ranking, matches), shown.width, shown.height, shown.thumbnail
+            matches=self._matches(loaded, query, found[:reach], similarities[:reach]),
+            ranking=ranking,
+            metric=query.metric,
+            good_matches=_good(loaded, ranking, query, similarities[:reach]),
+            query_width=shown.width,
+            query_height=shown.height,
+            query_thumbnail=shown.thumbnail,
+            more=reach is not None and len(found) > reach,
         )
 
     def matching(self, loaded: Loaded, where: Filter) -> Ids:
         """Return the ids of the images that `where` keeps, ascending, int64 (n,). Raises `QueryError` for what is no filter."""
         if not isinstance(where, Filter):
             raise QueryError(f"`where` is {where!r:.40}, but must be a Filter, such as Filter(label='cat').")
-        # Whole words: a catamaran is no cat.
-        wanted = re.compile(rf"(?<!\w){re.escape((where.looks_like or '').casefold().strip())}(?!\w)")
-        classes = [number for number, name in enumerate(class_names()) if wanted.search(name.casefold())]
-        return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=classes)
+        return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=_classes)
 
-    def _matches(self, loaded: Loaded, query: Query, found: list[tuple[int, float]], vector: Vectors) -> list[Match]:
-        """Return the matches for image ids and their distances, in their order, with what the catalog knows."""
-        ids = [image_id for image_id, _ in found]
-        distances = [distance for _, distance in found]
-        cosine_distances = distances
-        if query.metric != "cosine":
-            cosine_distances = loaded.index.measure(vector, np.array([ids], dtype=np.int64))[0].tolist()
-        infos = self._infos(loaded, ids)
+    def listed(self, where: Filter | None = None) -> Ids:
+        """Return the ids of the images that can be found, or of those that `where` keeps, ascending, int64 (n,).
+
+        `images` tells what is known of them.
+        """
+        loaded = self.ready()
+        own = loaded.snapshot.ids
+        return own if where is None else np.intersect1d(self.matching(loaded, where), own, assume_unique=True)
+
+    def _matches(
+        self, loaded: Loaded, query: Query, found: list[tuple[int, float]], similarities: list[float]
+    ) -> list[Match]:
+        """Return the matches of one page for image ids and their distances, from the first on, with what the catalog knows."""
+        infos = self._infos(loaded, [image_id for image_id, _ in found[query.skip :]])
         matches: list[Match] = []
-        for image_id, distance, cosine_distance in zip(ids, distances, cosine_distances, strict=True):
+        for (image_id, distance), similarity in zip(found[query.skip :], similarities[query.skip :], strict=True):
             if image_id not in infos:
                 continue  # taken out since the snapshot: it has no record any more and is never returned
-            similarity = round(1 - cosine_distance, 6)
             share = None if loaded.calibration is None else loaded.calibration.share_closer(similarity)
-            matches.append(Match(len(matches) + 1, similarity, round(distance, 6), share, infos[image_id]))
+            rank = query.skip + len(matches) + 1
+            matches.append(Match(rank, similarity, round(distance, 6), share, infos[image_id]))
         return matches
 
     # Examples as vectors.
@@ -441,28 +453,56 @@ def _ranking(loaded: Loaded, query: Query) -> RankingName:
 def _nearest(
     loaded: Loaded, query: Query, ranking: RankingName, vector: Vectors, allowed: Ids | None
 ) -> list[tuple[int, float]]:
-    """Return image ids and their distances from `vector` (1, dim), in the order `ranking`, without the query's own images."""
+    """Return image ids and their distances from `vector` (1, dim), in the order `ranking`, without the query's own images.
+
+    They are from the first on, whatever is skipped, and one more than the page has, if there is one.
+    """
     out, index = query.image_ids, loaded.index
+    wanted = None if query.k is None else query.skip + query.k + 1
     if ranking == "kind" and loaded.kind is not None:
         plain = index.query(vector, PLAIN_PLACES + len(out), allowed=allowed).ids
         own = np.array([sorted(out)], dtype=np.int64)
-        ids = loaded.kind.order(vector, plain, query.k, allowed=allowed, without=own)
+        ids = loaded.kind.order(vector, plain, wanted, allowed=allowed, without=own)
         return Neighbours(ids, index.measure(vector, ids)).of(0)
-    k = None if query.k is None else query.k + len(out)
+    k = None if wanted is None else wanted + len(out)
     found = index.query(vector, k, radius=query.radius, metric=query.metric, allowed=allowed).of(0)
-    return [(image_id, distance) for image_id, distance in found if image_id not in out][: query.k]
+    return [(image_id, distance) for image_id, distance in found if image_id not in out][:wanted]
 
 
-def _good(loaded: Loaded, ranking: RankingName, matches: list[Match]) -> int | None:
-    """Return how many matches are good, None where nothing was measured to tell it by.
+def _similarities(loaded: Loaded, query: Query, vector: Vectors, found: list[tuple[int, float]]) -> list[float]:
+    distances = [distance for _, distance in found]
+    if query.metric != "cosine":
+        ids = np.array([[image_id for image_id, _ in found]], dtype=np.int64)
+        distances = loaded.index.measure(vector, ids)[0].tolist()
+    return [round(1 - distance, 6) for distance in distances]
 
-    In plain order they end where the same picture does, in that by kind where the kind does.
+
+def _classes(words: str) -> list[int]:
+    """Return the classes in whose names `words` stand whole: a catamaran is no cat."""
+    wanted = re.compile(rf"(?<!\w){re.escape(words.casefold().strip())}(?!\w)")
+    return [number for number, name in enumerate(class_names()) if wanted.search(name.casefold())]
+
+
+def _good(loaded: Loaded, ranking: RankingName, query: Query, similarities: list[float]) -> int | None:
+    """Return how many matches of a page are good, None where nothing was measured to tell it by.
+
+    In plain order they end where the same picture does, in that by kind where the kind does. A page is judged by the curve of
+    `similarities` up to the first page that has others, so that no later page changes what an earlier one said.
     """
     calibration = loaded.calibration
     if calibration is None:
         return None
-    similarities = sorted((match.similarity for match in matches), reverse=True)
-    return (calibration.kind_matches if ranking == "kind" else calibration.good_matches)(similarities)
+    tell = calibration.kind_matches if ranking == "kind" else calibration.good_matches
+    curve: list[float] = []
+    good = 0
+    for end in range(query.k or len(similarities), len(similarities) + (query.k or 1), query.k or 1):
+        curve = sorted(similarities[:end], reverse=True)
+        good = tell(curve)
+        if good < len(curve):
+            break
+    if not good:
+        return 0
+    return min(good, sum(similarity >= curve[good - 1] for similarity in similarities[query.skip :]))
 
 
 def check_original(record: Record) -> None:

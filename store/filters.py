@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -18,6 +19,9 @@ Orientation = Literal["landscape", "portrait", "square"]
 
 _SHAPES: Mapping[str, str] = {"landscape": "width > height", "portrait": "width < height", "square": "width = height"}
 _TIME = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?", re.ASCII)
+MOST_WORDS = 16
+SURE = 0.2
+"""The least score of a class for words to find it: what is below is a guess."""
 _FIRST_MOMENT = "0001-01-01T00:00:00"
 
 
@@ -29,7 +33,8 @@ class Filter:
     `label`: exactly this label. `tag`: this tag among those that people gave. `looks_like`: whole words of the name of a class
     that the network saw among its best. `taken_from`, `taken_until`: a year, month, day or time of day ("2019-08-03T12:01", or
     Python's `date` or `datetime` without a time zone), inclusive, in the camera's own time; images of unknown time meet neither.
-    `min_side`: the shorter side has at least so many pixels; `max_side`: the longer one at most.
+    `min_side`: the shorter side has at least so many pixels; `max_side`: the longer one at most. `text`: words, each of which
+    stands somewhere in the file's name, the label or a tag, or is a whole word of what the network is fairly sure to have seen.
     """
 
     folder: str | None = None
@@ -41,9 +46,10 @@ class Filter:
     min_side: int | None = None
     max_side: int | None = None
     orientation: Orientation | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("folder", "label", "tag", "looks_like", "orientation"):
+        for name in ("folder", "label", "tag", "looks_like", "orientation", "text"):
             _check_text(name, getattr(self, name))
         for name in ("taken_from", "taken_until"):
             object.__setattr__(self, name, _time(name, getattr(self, name)))
@@ -57,6 +63,13 @@ class Filter:
             raise QueryError(f"taken_from is {self.taken_from}, which is after taken_until, {self.taken_until}.")
         if self.folder is not None and not self.folder.strip("/"):
             raise QueryError(f"The folder is {self.folder!r}, but must be a name or a path.")
+        if self.text is not None and not 1 <= len(self.words) <= MOST_WORDS:
+            raise QueryError(f"The text has {len(self.words)} words, but must have 1 to {MOST_WORDS}.")
+
+    @property
+    def words(self) -> list[str]:
+        """Return the words of `text`, as they are compared: without differences of case or of how letters are composed."""
+        return folded(self.text or "").split()
 
 
 def _check_text(name: str, text: object) -> None:
@@ -102,16 +115,49 @@ def _time(name: str, value: object) -> str | None:
 Condition = tuple[str, tuple[object, ...]]
 
 
-def condition(where: Filter, key: str, classes: Iterable[int]) -> Condition:
-    """Return SQL over the table `images`, true for what `where` keeps, and its parameters.
+def no_classes(words: str) -> tuple[int, ...]:
+    """Say that no class is called `words`."""
+    return ()
 
-    `classes` are the class indices that `looks_like` stands for; they are looked up as the network of `key` saw them.
+
+def folded(text: str) -> str:
+    """Return text as it is compared: macOS writes an umlaut in the name of a file as two signs."""
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def holds(path: bytes, label: str | None, word: str) -> bool:
+    """Tell whether a folded word stands in the name of a file or in its label: in SQL, where LIKE knows ASCII alone."""
+    name = path.rpartition(b"/")[2].decode("utf-8", "replace")
+    return word in folded(name) or (label is not None and word in folded(label))
+
+
+def condition(where: Filter, key: str, classes: Callable[[str], Iterable[int]], *, has_notes: bool) -> Condition:
+    """Return SQL over the table `images`, true for what `where` keeps, and its parameters; it calls the function `holds`.
+
+    `classes` returns the class indices that words stand for; they are looked up as the network of `key` saw them.
+    `has_notes`: whether there is a table of tags.
     """
     found = [("error_code IS NULL", ()), *_conditions(where, key, classes)]
+    found += [_said(word, key, classes(word), has_notes=has_notes) for word in where.words]
     return " AND ".join(f"({sql})" for sql, _ in found), tuple(value for _, values in found for value in values)
 
 
-def _conditions(where: Filter, key: str, classes: Iterable[int]) -> Iterator[Condition]:
+def _said(word: str, key: str, classes: Iterable[int], *, has_notes: bool) -> Condition:
+    seen, (key,) = _seen(key, classes)
+    found = f"holds(path, label, ?) OR {seen} AND score >= {SURE})"
+    if not has_notes:
+        return found, (word, key)
+    return f"{found} OR image_id IN (SELECT image_id FROM tags WHERE holds(X'', tag, ?))", (word, key, word)
+
+
+def _seen(key: str, classes: Iterable[int]) -> tuple[str, tuple[str]]:
+    """Return the condition that one of `classes` was seen, but for its last bracket."""
+    wanted = ",".join(str(int(number)) for number in classes)
+    seen = "SELECT sha256 FROM predicted_labels JOIN vector_sets USING (set_id) WHERE key = ? AND class_index"
+    return f"sha256 IN ({seen} IN ({wanted})", (key,)
+
+
+def _conditions(where: Filter, key: str, classes: Callable[[str], Iterable[int]]) -> Iterator[Condition]:
     if where.folder is not None:
         yield _in_folder(where.folder)
     if where.label is not None:
@@ -119,9 +165,8 @@ def _conditions(where: Filter, key: str, classes: Iterable[int]) -> Iterator[Con
     if where.tag is not None:
         yield "image_id IN (SELECT image_id FROM tags WHERE tag = ?)", (where.tag,)
     if where.looks_like is not None:
-        wanted = ",".join(str(int(number)) for number in classes)
-        seen = "SELECT sha256 FROM predicted_labels JOIN vector_sets USING (set_id) WHERE key = ? AND class_index"
-        yield f"sha256 IN ({seen} IN ({wanted}))", (key,)
+        seen, values = _seen(key, classes(where.looks_like))
+        yield f"{seen})", values
     if where.taken_from is not None:
         yield "taken_at >= ?", (where.taken_from,)
     if where.taken_until is not None:

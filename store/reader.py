@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import CollectionMissingError, DamagedCollectionError, ImageNotFoundError
-from store.filters import Filter, condition
+from store.filters import Filter, condition, holds, no_classes
 from store.formats import (
     RECORD_COLUMNS,
     VECTOR_DTYPE,
@@ -78,6 +78,7 @@ class Store:
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None
         )
+        connection.create_function("holds", 3, holds, deterministic=True)
         with self._opened_lock:
             self._opened.append(connection)
         return connection
@@ -152,14 +153,17 @@ class Store:
         rows = self.catalog.execute(f"SELECT {RECORD_COLUMNS}, image_id FROM images ORDER BY image_id")
         return (_record(row) for row in rows)
 
-    def matching_ids(self, where: Filter, *, key: str, classes: Iterable[int] = ()) -> npt.NDArray[np.int64]:
+    def matching_ids(
+        self, where: Filter, *, key: str, classes: Callable[[str], Iterable[int]] = no_classes
+    ) -> npt.NDArray[np.int64]:
         """Return the ids of the images that `where` keeps, ascending, int64 (n,).
 
-        `classes` are the class indices that `where.looks_like` stands for, as the network of the set `key` saw them.
+        `classes` returns the class indices that words stand for, as the network of the set `key` saw them.
         """
-        if where.tag is not None and not self.has_notes():
+        has_notes = self.has_notes()
+        if where.tag is not None and not has_notes:
             return np.empty(0, dtype=np.int64)
-        sql, values = condition(where, key, classes)
+        sql, values = condition(where, key, classes, has_notes=has_notes)
         rows = self.catalog.execute(f"SELECT image_id FROM images WHERE {sql} ORDER BY image_id", values)
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from search import (
     CollectionStatus,
     Example,
     Explanation,
+    Filter,
     ImageInfo,
     KeptUpload,
     Match,
@@ -163,18 +164,36 @@ class FakeService(SearchService):
         kept = [
             (float(wanted @ _vector(drawn)), info)
             for drawn, info in zip(self._pictures, self.described, strict=True)
-            if info.image_id not in query.image_ids
-            and (query.where is None or query.where.label in (None, info.label))
-            and (query.where is None or query.where.folder in (None, info.folder))
+            if info.image_id not in query.image_ids and self._meets(query.where, info)
         ]
         best = sorted(
             (pair for pair in kept if query.radius is None or 1 - pair[0] <= query.radius), key=lambda p: -p[0]
         )
-        best = best[: query.k][:: -1 if query.ranking == "kind" else 1]
+        best = best[query.skip : None if query.k is None else query.skip + query.k + 1]
+        best = (
+            best[: query.k][:: -1 if query.ranking == "kind" else 1] + best[len(best) if query.k is None else query.k :]
+        )
         return [
             Match(rank, score, 1 - score, min(1.0, (1 + score) / 2), info)
-            for rank, (score, info) in enumerate(best, start=1)
+            for rank, (score, info) in enumerate(best, start=query.skip + 1)
         ]
+
+    def _meets(self, where: Filter | None, info: ImageInfo) -> bool:
+        if where is None:
+            return True
+        return (
+            where.label in (None, info.label)
+            and where.folder in (None, info.folder)
+            and where.tag in (None, *info.tags)
+            and all(word in info.name.casefold() or word in (info.label or "") for word in where.words)
+        )
+
+    def listed(self, where: Filter | None = None) -> npt.NDArray[np.int64]:
+        self.status()
+        return np.array([info.image_id for info in self.described if self._meets(where, info)], dtype=np.int64)
+
+    def images(self, image_ids: Iterable[int]) -> dict[int, ImageInfo]:
+        return {int(image_id): self.described[int(image_id) - 1] for image_id in image_ids}
 
     def status(self) -> CollectionStatus:
         if not self.described:
@@ -207,13 +226,15 @@ class FakeService(SearchService):
         for example in query.unlike:
             wanted = wanted - _vector(self._example(example)[0]) / 2
         matches = self._found(query, wanted)
+        more, matches = query.k is not None and len(matches) > query.k, matches[: query.k]
+        more, matches = query.k is not None and len(matches) > query.k, matches[: query.k]
         good = None if self.good is None else min(self.good, len(matches))
         ranking = query.ranking or "plain"
         if len(likes) > 1:
-            return SearchResult(matches, ranking, query.metric, good, None, None, None)
+            return SearchResult(matches, ranking, query.metric, good, None, None, None, more)
         drawn, width, height = likes[0]
         thumbnail = make_thumbnail(drawn, self.settings.thumbnail_size)
-        return SearchResult(matches, ranking, query.metric, good, width, height, thumbnail)
+        return SearchResult(matches, ranking, query.metric, good, width, height, thumbnail, more)
 
     def search_many(self, queries: Sequence[Query]) -> list[SearchResult | LookalikeError]:
         answers: list[SearchResult | LookalikeError] = []

@@ -72,19 +72,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         ({"orientation": "portrait"}, [2]),
         ({"orientation": "square"}, [3]),
         ({"folder": "/photos", "label": "beach", "orientation": "landscape"}, [1]),
+        ({"text": "1.jpg"}, [1]),
+        ({"text": " BEACH  "}, [1, 3, 5]),
+        ({"text": "beach 1."}, [1]),
+        ({"text": "seven"}, [1]),
+        ({"text": "set seven"}, []),
+        ({"text": "evening"}, []),
+        ({"text": "%"}, []),
+        ({"text": "' OR 1=1 --"}, []),
     ],
 )
 def test_a_filter_keeps_the_images_that_meet_every_condition(
     store: Store, where: dict[str, Any], kept: list[int]
 ) -> None:
-    ids = store.matching_ids(Filter(**where), key=KEY, classes=[7])
+    ids = store.matching_ids(Filter(**where), key=KEY, classes=lambda words: [7] if words == "seven" else [])
     assert ids.dtype == np.int64
     assert ids.tolist() == kept
 
 
 def test_what_another_network_saw_keeps_nothing(store: Store) -> None:
-    assert store.matching_ids(Filter(looks_like="seven"), key="other", classes=[7]).tolist() == []
-    assert store.matching_ids(Filter(looks_like="nothing"), key=KEY, classes=[]).tolist() == []
+    assert store.matching_ids(Filter(looks_like="seven"), key="other", classes=lambda words: [7]).tolist() == []
+    assert store.matching_ids(Filter(looks_like="nothing"), key=KEY).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,9 @@ def test_what_another_network_saw_keeps_nothing(store: Store) -> None:
         ({"label": 5}, "label is 5"),
         ({"looks_like": ["cat"]}, "looks_like is"),
         ({"folder": 5}, "folder is 5"),
+        ({"text": " "}, "0 words"),
+        ({"text": "a " * 17}, "17 words"),
+        ({"text": 5}, "text is 5"),
         ({"folder": "/"}, "'/'"),
         ({"folder": ""}, "''"),
         ({"label": "\ud800"}, "ud800"),
