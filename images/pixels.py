@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,15 @@ def network_input(image: Image.Image, size: tuple[int, int], *, resample: str) -
     height, width = size
     # The gap: a large image is first averaged down to about three times the size, which no filter can tell apart.
     return np.array(image.resize((width, height), filters[resample.upper()], reducing_gap=3.0), dtype=np.uint8)
+
+
+def cut_part(picture: Image.Image, part: tuple[float, float, float, float]) -> Image.Image:
+    """Return the part between left, top, right, bottom, shares 0…1 of `picture`'s sides; at least one pixel wide and high."""
+    left = min(math.floor(part[0] * picture.width), picture.width - 1)
+    top = min(math.floor(part[1] * picture.height), picture.height - 1)
+    right = max(left + 1, math.ceil(part[2] * picture.width))
+    bottom = max(top + 1, math.ceil(part[3] * picture.height))
+    return picture.crop((left, top, right, bottom))
 
 
 def make_thumbnail(image: Image.Image, max_side: int) -> bytes:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from backbones import Backbone, NetworkId, check_layer, find_network, find_row, load_backbone
+from backbones import Backbone, BackboneRow, NetworkId, check_layer, find_network, find_row, load_backbone
 from config import Settings
 from errors import NoNetworkError
 from images import network_input
 from networks import check_same_network, mismatch
+from search.stages import timed
 from store import VectorsManifest
 from vectors import Vectors
 
@@ -41,17 +43,19 @@ class Embedder:
         self._settings = settings
         self._backbone: Backbone | None = None
         self._loading = threading.Lock()
+        self._runs = threading.BoundedSemaphore()
         if not manifest.is_imported or settings.backbone is not None:
             _check_settings(settings, self.network)
 
     @property
     def side(self) -> int:
         """Return how many pixels a side the network sees: a picture decoded to no less loses nothing. Raises `NoNetworkError`."""
-        return max(self._row_size())
+        return max(self.row.input_size)
 
     def load(self) -> Backbone:
         """Return the network, loaded now unless it was before. Raises `NoNetworkError`, `BackboneError`."""
-        self._row_size()
+        if self.refusal is not None:
+            raise NoNetworkError(self.refusal)
         with self._loading:
             if self._backbone is None:
                 settings = self._settings
@@ -64,21 +68,39 @@ class Embedder:
                     threads=settings.threads,
                     gpus=settings.gpus,
                     batch_size=1,
-                    purpose="latency",
+                    # One stream of one thread a core. See docs/measured.md: more threads on one picture, and pictures in
+                    # batches, were measured as well.
+                    purpose="throughput",
                 )
+                self._runs = threading.BoundedSemaphore(self._backbone.parallel_runs)
             return self._backbone
 
     def vectors(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Return the vectors of upright RGB pictures, float32 (n, dim). Raises `NoNetworkError`, `BackboneError`."""
-        size = self._row_size()
-        backbone = self.load()
-        pixels = [network_input(picture, size, resample=backbone.row.resample) for picture in pictures]
-        return backbone.run(np.stack(pixels) if pixels else np.empty((0, *size, 3), np.uint8)).vectors
+        size = self.row.input_size
+        pixels = [network_input(picture, size, resample=self.row.resample) for picture in pictures]
+        return self.look(np.stack(pixels) if pixels else np.empty((0, *size, 3), np.uint8))
 
-    def _row_size(self) -> tuple[int, int]:
+    def look(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
+        """Return the vectors of pictures squeezed to the network's input, uint8 (n, height, width, 3), as float32 (n, dim).
+
+        As many callers at once as the network can run side by side; the others wait. Raises `NoNetworkError`, `BackboneError`.
+        """
+        backbone = self.load()
+        with timed("queue"):
+            self._runs.acquire()
+        try:
+            with timed("embed"):
+                return backbone.run(pixels).vectors
+        finally:
+            self._runs.release()
+
+    @property
+    def row(self) -> BackboneRow:
+        """Return what there is to know of the network. Raises `NoNetworkError`."""
         if self.refusal is not None:
             raise NoNetworkError(self.refusal)
-        return find_row(self.network.backbone).input_size
+        return find_row(self.network.backbone)
 
 
 def _check_settings(settings: Settings, own: NetworkId) -> None:

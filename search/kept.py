@@ -93,7 +93,7 @@ class KeptUploads:
     def keep(self, upload: KeptUpload) -> str:
         """Keep what may be kept of an upload, and return its key. What was kept too long goes."""
         key = "u" + secrets.token_urlsafe(16)
-        box = None if upload.box is None else ",".join(f"{edge!r}" for edge in _edges(upload.box))
+        box = None if upload.box is None else ",".join(f"{edge!r}" for edge in upload.box.edges)
         now = time.time()
         with closing(self._opened()) as connection, connection:
             connection.execute("DELETE FROM uploads WHERE seen < ?", (now - self._seconds,))
@@ -134,7 +134,3 @@ class KeptUploads:
                 connection.execute("UPDATE uploads SET seen = ? WHERE key = ?", (now, key))
         part = None if box is None else Box(*map(float, box.split(",")))
         return KeptUpload(vectors_key, np.frombuffer(vector, "<f4").copy(), thumbnail, width, height, part)
-
-
-def _edges(box: Box) -> tuple[float, float, float, float]:
-    return box.left, box.top, box.right, box.bottom

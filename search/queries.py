@@ -7,7 +7,6 @@ vector (`embedding`) or how it is answered (`service`). Source: Rocchio's releva
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ann import Metric
 from errors import QueryError
+from images.pixels import cut_part
 from indexes.index import check_reach
 from store import Filter
 from vectors import Vectors, unit_vectors
@@ -50,17 +50,18 @@ class Box:
             )
 
     @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom."""
+        return self.left, self.top, self.right, self.bottom
+
+    @property
     def least_share(self) -> float:
         """Return the smaller of its width and height, as a share of the picture's."""
         return min(self.right - self.left, self.bottom - self.top)
 
     def cut(self, picture: Image.Image) -> Image.Image:
         """Return this part of `picture`, at least one pixel wide and high."""
-        left = min(math.floor(self.left * picture.width), picture.width - 1)
-        top = min(math.floor(self.top * picture.height), picture.height - 1)
-        right = max(left + 1, math.ceil(self.right * picture.width))
-        bottom = max(top + 1, math.ceil(self.bottom * picture.height))
-        return picture.crop((left, top, right, bottom))
+        return cut_part(picture, self.edges)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -34,14 +34,16 @@ from errors import (
     QueryError,
     UploadGoneError,
 )
-from images import Limits, decode_image, make_thumbnail
+from images import Decoders, Limits, Wanted
 from publishing import open_index
 from ranking import PLAIN_PLACES, KindRanking, load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
 from search.embedding import Embedder
 from search.explaining import Explainer, Explanation, Looked
 from search.kept import KeptUpload, KeptUploads, run_folder
+from search.places import Places
 from search.queries import Box, Example, Query, RankingName, combined
+from search.stages import timed
 from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, open_store, tags_of
 from vectors import Ids, Vectors
 
@@ -99,10 +101,13 @@ class SearchService:
         self._refreshing = threading.Lock()
         self._opening = threading.Lock()
         self._refused_stamp: tuple[int, int] | None = None
+        self._decoders = Decoders(max(2, settings.cpu_threads), settings.decode_timeout_s)
+        self._places = Places(settings.cpu_threads + settings.waiting_uploads)
 
     def close(self) -> None:
-        """Let go of the network, the index and the connections."""
+        """Let go of the network, the index, the decoders and the connections."""
         self._loaded = None
+        self._decoders.close()
         if self._store is not None:
             self._store.close()
 
@@ -142,6 +147,7 @@ class SearchService:
         if before is not None and before.vectors.key == vectors.key:
             embedder = before.embedder
         elif self._load_network and embedder.refusal is None:
+            self._decoders.warm()
             embedder.load()
         manifest = IndexManifest(**generation.manifest["index"])
         index = open_index(store, generation)
@@ -217,6 +223,12 @@ class SearchService:
         """Return the orders that a page can have, the collection's own first. Never raises."""
         return ("plain",) if self._loaded is None else self._loaded.rankings
 
+    @property
+    def serving(self) -> tuple[int, int] | None:
+        """Return which generation answers now and how many images it holds, None while none does. Never raises."""
+        loaded = self._loaded
+        return None if loaded is None else (loaded.generation.number, len(loaded.snapshot))
+
     # Searching.
 
     def search(self, query: Query) -> SearchResult:
@@ -225,24 +237,49 @@ class SearchService:
         Raises `QueryError`, `ImageError`, `ImageNotFoundError`, `OriginalGoneError`, `NoNetworkError`, and other
         `CollectionError` while nothing can be searched.
         """
-        return self._answer(self.ready(), query, {})
+        loaded = self.ready()
+        with self._place([query]):
+            return self._answer(loaded, query, {})
 
     def search_many(self, queries: Sequence[Query]) -> list[SearchResult | LookalikeError]:
         """Answer each of `queries` or say what is wrong with it, in their order. Raises only when nothing can be searched."""
         loaded = self.ready()
         kept: dict[Filter, Ids] = {}
         answers: list[SearchResult | LookalikeError] = []
-        for query in queries:
-            try:
-                answers.append(self._answer(loaded, query, kept))
-            except LookalikeError as error:
-                answers.append(error)
+        with self._place(queries):
+            for query in queries:
+                try:
+                    answers.append(self._answer(loaded, query, kept))
+                except LookalikeError as error:
+                    answers.append(error)
         return answers
+
+    def _place(self, queries: Sequence[Query]) -> AbstractContextManager[None]:
+        """Return what holds one place for a request whose `queries` have pictures to look at. Raises `OverloadedError`."""
+        examples = (example for query in queries for example in query.like + query.unlike)
+        looks = any(isinstance(example.source, bytes) or example.box is not None for example in examples)
+        return self._places.place() if looks else nullcontext()
+
+    @property
+    def uploads_at_work(self) -> int:
+        """Return how many requests with pictures are being answered, or wait for the network, in this process."""
+        return self._places.taken
+
+    @property
+    def decoders_stopped(self) -> int:
+        """Return how many pictures took too long to decode, or brought their decoder down, in this process."""
+        return self._decoders.stopped
 
     def _answer(self, loaded: Loaded, query: Query, kept: dict[Filter, Ids]) -> SearchResult:
         """Answer `query`; `kept` remembers what filters keep from one query to the next."""
         likes = [self._seen(loaded, example) for example in query.like]
         unlikes = [self._seen(loaded, example).vector for example in query.unlike]
+        with timed("search"):
+            return self._found(loaded, query, kept, likes, unlikes)
+
+    def _found(
+        self, loaded: Loaded, query: Query, kept: dict[Filter, Ids], likes: list[_Seen], unlikes: list[Vectors]
+    ) -> SearchResult:
         vector = combined(
             np.stack([seen.vector for seen in likes]), np.array(unlikes, np.float32).reshape(-1, loaded.snapshot.dim)
         )
@@ -329,13 +366,14 @@ class SearchService:
             raise OriginalGoneError(f"The file of image {record.image_id} can no longer be read: {error}") from error
 
     def _looked_at(self, loaded: Loaded, content: bytes, limits: Limits, example: Example) -> _Seen:
-        """Decode a picture no larger than need be, and let the network look at it or at a part of it."""
-        share = 1.0 if example.box is None else example.box.least_share
-        min_side = math.ceil(max(loaded.embedder.side, self.settings.thumbnail_size) / share)
-        decoded = decode_image(content, limits, min_side=min_side)
-        picture = decoded.image if example.box is None else example.box.cut(decoded.image)
-        thumbnail = make_thumbnail(decoded.image, self.settings.thumbnail_size)
-        return _Seen(loaded.embedder.vectors([picture])[0], decoded.width, decoded.height, thumbnail)
+        """Decode a picture no larger than need be, apart from this process, and let the network look at it or at a part of it."""
+        row = loaded.embedder.row
+        part = None if example.box is None else example.box.edges
+        wanted = Wanted(limits, row.input_size, row.resample, self.settings.thumbnail_size, part)
+        with timed("decode"):
+            prepared = self._decoders.prepare(content, wanted)
+        vector = loaded.embedder.look(prepared.pixels[None])[0]
+        return _Seen(vector, prepared.width, prepared.height, prepared.thumbnail)
 
     # Uploads that are kept for a while.
 
@@ -349,7 +387,8 @@ class SearchService:
         Raises what `search` does of a picture.
         """
         loaded = self.ready()
-        seen = self._seen(loaded, Example(content, box))
+        with self._places.place():
+            seen = self._seen(loaded, Example(content, box))
         if seen.thumbnail is None or seen.width is None or seen.height is None:
             raise QueryError("Only a picture can be kept.")
         return self._uploads.keep(

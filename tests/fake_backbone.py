@@ -23,6 +23,7 @@ class FakeBackbone:
     """Looks like a `Backbone`; counts the images it has seen."""
 
     engine = "fake"
+    parallel_runs = 1
     precision = "float32"
 
     def __init__(self, network: NetworkId) -> None:
