@@ -31,10 +31,12 @@ import guard
 import requested
 import web.browse
 import web.collection
+import web.documented
 import web.duplicates
 import web.files
 import web.groups
 import web.images
+import web.lists
 import web.map
 import web.search
 import web.signing
@@ -91,10 +93,13 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     for view in (web.groups, web.duplicates, web.map, web.tags, web.why):
         app.register_blueprint(view.pages)
         app.register_blueprint(view.api)
+    for blueprint in (web.files.api, web.lists.api, web.documented.api):
+        app.register_blueprint(blueprint)
     app.register_error_handler(Exception, _answer_error)
     app.before_request(stages.begin)
     guard.protect(app, service.settings)
     app.after_request(_finish_headers)
+    app.after_request(api.revalidate)
     return app
 
 

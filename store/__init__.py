@@ -12,7 +12,6 @@ WAL: WAL does not open on a read-only mount and is unsafe on network disks.
 Does not own how images are decoded, what a vector means, or how an index is built.
 """
 
-from store.counting import class_counts, label_counts
 from store.filters import Filter
 from store.formats import (
     FORMAT_VERSION,
@@ -49,9 +48,7 @@ __all__ = [
     "Store",
     "StoreWriter",
     "VectorsManifest",
-    "class_counts",
     "forget_group",
-    "label_counts",
     "name_group",
     "named_groups",
     "open_store",

@@ -15,11 +15,13 @@ from io import BytesIO
 from flask import Blueprint, Response, current_app, request, send_file
 
 import requested
+from described import described
 from errors import ImageError, OriginalGoneError
 from images import Limits, decode_image, make_thumbnail
 from search import ImageInfo
 
 pages = Blueprint("files", __name__)
+api = Blueprint("files_api", __name__, url_prefix="/api/v1")
 
 VIEW_MAX_SIDE = 2048
 
@@ -48,6 +50,8 @@ _UNKNOWN_TYPE = FileType("application/octet-stream", (".bin",), shown=False)
 
 
 @pages.get("/images/<image_id>/thumbnail")
+@api.get("/images/<image_id>/thumbnail")
+@described("images", "image/jpeg, image/svg+xml", problems=(404,))
 def thumbnail(image_id: str) -> Response:
     """Send the thumbnail made when the image came, or a placeholder where there is none."""
     content = requested.service().thumbnail(requested.image_id_of_path(image_id))
@@ -58,6 +62,8 @@ def thumbnail(image_id: str) -> Response:
 
 
 @pages.get("/images/<image_id>/view")
+@api.get("/images/<image_id>/view")
+@described("images", "image/*", problems=(404, 416), ranges=True)
 def view(image_id: str) -> Response:
     """Send the full picture in a form that browsers show."""
     path, shown = _original(image_id)
@@ -71,6 +77,8 @@ def view(image_id: str) -> Response:
 
 
 @pages.get("/images/<image_id>/original")
+@api.get("/images/<image_id>/original")
+@described("images", "image/*", problems=(404, 416), ranges=True)
 def original(image_id: str) -> Response:
     """Send the file itself, to be saved."""
     path, shown = _original(image_id)
