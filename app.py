@@ -19,6 +19,7 @@ from flask import (
     Flask,
     Response,
     current_app,
+    g,
     jsonify,
     make_response,
     render_template,
@@ -29,6 +30,7 @@ from werkzeug.exceptions import HTTPException
 import api
 import guard
 import requested
+import web.access_log
 import web.browse
 import web.collection
 import web.documented
@@ -38,6 +40,7 @@ import web.groups
 import web.images
 import web.lists
 import web.map
+import web.metrics
 import web.search
 import web.signing
 import web.tags
@@ -81,6 +84,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     app.request_class = requested.InMemoryRequest
     limit = service.settings.upload_max_bytes
     app.config.update(UPLOAD_MAX_BYTES=limit, MAX_CONTENT_LENGTH=limit + api.MULTIPART_OVERHEAD_BYTES)
+    app.config["UPLOAD_TIMEOUT_S"] = service.settings.upload_timeout_s
     app.extensions[requested.EXTENSION] = service
     app.jinja_env.filters.update(
         filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share, similarity=_similarity
@@ -96,6 +100,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     for blueprint in (web.files.api, web.lists.api, web.documented.api):
         app.register_blueprint(blueprint)
     app.register_error_handler(Exception, _answer_error)
+    web.access_log.watch(app, web.metrics.add_metrics(app, service).count, web.access_log.log)
     app.before_request(stages.begin)
     guard.protect(app, service.settings)
     app.after_request(_finish_headers)
@@ -185,6 +190,7 @@ def _answer_error(error: Exception) -> Response | HTTPException:
     if isinstance(error, HTTPException) and (error.code is None or error.code < 400):
         return error  # a redirect
     problem = api.problem_of(error)
+    g.problem = problem.code
     if problem.status >= 500 and not isinstance(error, api.EXPECTED_UNAVAILABLE):
         current_app.logger.error("%s %s failed: %s", request.method, request.path, error, exc_info=error)
     as_json = api.is_api_path(request.path)

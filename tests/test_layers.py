@@ -111,10 +111,11 @@ SIDEWAYS = {
     ("web", "described"),
     ("commands", "app"),
     ("commands", "guard"),
+    ("commands", "web"),
     ("gunicorn.conf", "commands"),
 }
 HEAVY = {
-    *("imagehash", "openTSNE", "numba"),
+    *("imagehash", "openTSNE", "numba", "prometheus_client"),
     *("annoy", "keras", "matplotlib", "networkx", "openvino", "pandas", "pyarrow", "pymilvus", "ray"),
     *("skimage", "sklearn", "tensorflow", "torch", "umap", "usearch"),
 }
