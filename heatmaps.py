@@ -23,8 +23,8 @@ OVERLAY_SIDE = 96
 """Longest side of an overlay in pixels. It is smooth, so browsers enlarge it without loss."""
 LEAST_HEAT = 1e-6
 # Red, green, blue and opacity from no heat to most: what does not count is dimmed, what does is lit, the hottest left as it is.
-_STOPS = (0.0, 0.3, 0.65, 1.0)
-_COLOURS = ((12, 14, 34, 176), (96, 20, 80, 140), (240, 90, 20, 96), (255, 214, 70, 56))
+_STOPS = (0.0, 0.3, 0.55, 0.8, 1.0)
+_COLOURS = ((10, 10, 36, 208), (58, 12, 82, 182), (206, 44, 46, 112), (255, 150, 30, 64), (255, 226, 110, 24))
 
 
 def agreement(own: FeatureMap, other: FeatureMap, common: npt.NDArray[np.float32] | float = 0.0) -> Heat:
