@@ -101,6 +101,10 @@ class FakeService(SearchService):
     def rankings(self) -> tuple[RankingName, ...]:
         return ("plain", "kind")
 
+    @property
+    def serving(self) -> tuple[int, int] | None:
+        return 1, len(self.described)
+
     def __init__(self, folder: Path, settings: Settings, names: Sequence[str] = NAMES) -> None:
         self.settings = settings
         self.paths: list[Path] = []
@@ -226,7 +230,6 @@ class FakeService(SearchService):
         for example in query.unlike:
             wanted = wanted - _vector(self._example(example)[0]) / 2
         matches = self._found(query, wanted)
-        more, matches = query.k is not None and len(matches) > query.k, matches[: query.k]
         more, matches = query.k is not None and len(matches) > query.k, matches[: query.k]
         good = None if self.good is None else min(self.good, len(matches))
         ranking = query.ranking or "plain"
