@@ -9,8 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
-from flask import Blueprint, Response, current_app, jsonify, url_for
+from flask import Blueprint, Response, current_app, jsonify, request, url_for
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -46,6 +47,7 @@ from errors import (
 )
 from requested import (
     MAX_EXAMPLES,
+    SEARCH_FIELDS,
     Fields,
     content_of,
     image_id_of_path,
@@ -59,11 +61,12 @@ from requested import (
     wanted_likes,
     wanted_query,
 )
-from search import Example, ImageInfo, Match, Query, SearchResult
+from search import Example, ImageInfo, Match, Query, RankingName, SearchResult
 
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 RETRY_AFTER_S = 10
 
+NEIGHBOUR_FIELDS = tuple(name for name in SEARCH_FIELDS if name not in ("image_id", "like", "unlike", "vector"))
 SEARCH_FILES = {"file": "Pictures to be like.", "unlike_file": "Pictures to be unlike."}
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
@@ -80,7 +83,7 @@ class Problem:
     code: str
     message: str
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> shapes.Problem:
         """Return the one shape of every JSON error."""
         return {"error": {"status": self.status, "code": self.code, "message": self.message}}
 
@@ -146,7 +149,7 @@ def ask(fields: Fields, likes: tuple[Example, ...] | None = None) -> Answer:
     return _cut(query, service().search(query))
 
 
-def asked_k(query: Query) -> int | str:
+def asked_k(query: Query) -> int | Literal["all"]:
     """Return k as it was asked for: a number or "all"."""
     return "all" if query.k is None or query.k > most_answered() else query.k
 
@@ -201,7 +204,7 @@ def _match_json(match: Match) -> shapes.Match:
     }
 
 
-def _asked_json(query: Query, *, ranking: str) -> dict[str, object]:
+def _asked_json(query: Query, *, ranking: RankingName) -> shapes.Asked:
     """Say how was searched, in words that a request could use."""
     return {"k": asked_k(query), "radius": query.radius, "metric": query.metric, "ranking": ranking}
 
@@ -219,21 +222,22 @@ def search() -> Response:
     """Answer one query: by address, form, multipart or JSON."""
     fields = request_fields()
     refuse_unknown(fields)
-    answer = ask(fields)
+    return jsonify(_search_json(ask(fields)))
+
+
+def _search_json(answer: Answer) -> shapes.SearchAnswer:
     query, found = answer.query, answer.found
     source = query.like[0].source if len(query.like) == 1 else None
     image_id = source if isinstance(source, int) else None
-    return jsonify(
-        {
-            "query": {"image_id": image_id, "width": found.query_width, "height": found.query_height},
-            **_asked_json(query, ranking=found.ranking),
-            "page": asked_page(query),
-            "more": found.more,
-            "good_matches": found.good_matches,
-            "truncated": answer.truncated,
-            "matches": [_match_json(match) for match in found.matches],
-        }
-    )
+    return {
+        "query": {"image_id": image_id, "width": found.query_width, "height": found.query_height},
+        **_asked_json(query, ranking=found.ranking),
+        "page": asked_page(query),
+        "more": found.more,
+        "good_matches": found.good_matches,
+        "truncated": answer.truncated,
+        "matches": [_match_json(match) for match in found.matches],
+    }
 
 
 @api.post("/search/batch")
@@ -256,8 +260,8 @@ def search_batch() -> Response:
     usual = wanted_query({"ranking": ["plain"], **fields}, (Example(0),))
     good = {n: replace(usual, like=(example,)) for n, (_, example) in enumerate(asked) if isinstance(example, Example)}
     answers = dict(zip(good, service().search_many(list(good.values())), strict=True))
-    rows: list[dict[str, object]] = []
-    errors: list[dict[str, object]] = []
+    rows: list[shapes.Row] = []
+    errors: list[shapes.BatchError] = []
     truncated = False
     for number, (label, example) in enumerate(asked):
         found = answers.get(number, example)
@@ -267,7 +271,9 @@ def search_batch() -> Response:
             answer = _cut(usual, found)
             truncated = truncated or answer.truncated
             rows += [_row_json(number, label, match) for match in answer.found.matches]
-    ranking = next((found.ranking for found in answers.values() if isinstance(found, SearchResult)), "plain")
+    ranking: RankingName = next(
+        (found.ranking for found in answers.values() if isinstance(found, SearchResult)), "plain"
+    )
     return jsonify({**_asked_json(usual, ranking=ranking), "truncated": truncated, "rows": rows, "errors": errors})
 
 
@@ -289,7 +295,7 @@ def _batch(fields: Fields) -> list[tuple[str, Example | LookalikeError]]:
     return asked
 
 
-def _row_json(number: int, label: str, match: Match) -> dict[str, object]:
+def _row_json(number: int, label: str, match: Match) -> shapes.Row:
     return {
         "query": number,
         "query_label": label,
@@ -307,9 +313,31 @@ def image(image_id: str) -> Response:
     return jsonify(image_json(service().image(image_id_of_path(image_id))))
 
 
+@api.get("/images/<image_id>/neighbours")
+@described("images", shapes.SearchAnswer, query=shapes.NeighbourFields, problems=(400, 404, 409))
+def neighbours(image_id: str) -> Response:
+    """Answer with the nearest images of one image, or of a part of it."""
+    fields = request_fields()
+    refuse_unknown(fields, NEIGHBOUR_FIELDS, "a search for neighbours")
+    shown = service().image(image_id_of_path(image_id))
+    return jsonify(_search_json(ask(fields, (Example(shown.image_id, wanted_box(fields)),))))
+
+
 def status_json() -> Response:
     """Describe the collection that is served. Raises `CollectionError` while nothing can be searched."""
     return jsonify({"status": "ready", "collection": asdict(service().status())})
+
+
+def revalidate(response: Response) -> Response:
+    """Give an answer in JSON a version, and send nothing but that to who has it already.
+
+    It is that of the contents and not of the generation: names and tags change within one.
+    """
+    is_answer = request.method == "GET" and response.status_code == 200 and response.is_json
+    if is_answer and is_api_path(request.path) and "ETag" not in response.headers:
+        response.add_etag()
+        response.make_conditional(request)
+    return response
 
 
 def is_api_path(path: str) -> bool:

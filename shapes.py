@@ -74,6 +74,8 @@ class ReachFields(TypedDict, total=False):
     """A part of the picture: left, top, right, bottom as shares of its sides."""
     k: Count | Literal["all"]
     """How many images at most."""
+    page: Count
+    """Which k of the images, from 1: the k nearest, the next k."""
     radius: Annotated[float, Ge(0)]
     """The largest distance, in the units of `metric`."""
     metric: Metric
@@ -98,9 +100,6 @@ class NeighbourFields(ReachFields, FilterFields, total=False):
 
 class SearchFields(ExampleFields, ReachFields, FilterFields, total=False):
     """What to search for, and among which images."""
-
-    page: Count
-    """Which k of the images, from 1: the k nearest, the next k."""
 
 
 class SearchBody(SearchFields, total=False):
@@ -127,6 +126,8 @@ class GraphFields(FilterFields, total=False):
     """Neighbours of each image."""
     radius: Annotated[float, Ge(0)]
     """The largest cosine distance of neighbours."""
+    among: Literal["all", "selection"]
+    """Whether neighbours may be any images, or are themselves among those that were asked about."""
 
 
 # Images.
@@ -266,14 +267,24 @@ class Edge(TypedDict):
     rank: int
 
 
+class Node(TypedDict):
+    """An image of a graph."""
+
+    image_id: int
+    name: str
+    label: str | None
+
+
 class GraphAnswer(TypedDict):
     """Images and how near they are to one another."""
 
     k: int
     radius: float | None
+    among: Literal["all", "selection"]
     truncated: bool
     """More images were asked about than one graph may hold: only the first were."""
-    nodes: list[Image]
+    nodes: list[Node]
+    """All ends of the edges, and the images that were asked about."""
     edges: list[Edge]
 
 
@@ -285,7 +296,7 @@ class LabelCount(TypedDict):
 
 
 class LabelsAnswer(TypedDict):
-    """Labels that were given to images, and what the network sees in them first; the commonest first."""
+    """Labels that were given to images, and what the network is fairly sure to have seen; the commonest first."""
 
     given: list[LabelCount]
     seen: list[LabelCount]
