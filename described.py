@@ -23,8 +23,20 @@ _View = TypeVar("_View", bound=Callable[..., Any])
 PREFIX = "/api/v1"
 TITLE = "Lookalike"
 VERSION = "1"
-ALWAYS = (401, 408, 421, 503)
-"""Problems that any request can meet: no token, too slow, a foreign name, a collection or a network that is not there."""
+ALWAYS = (401, 403, 408, 421, 429, 503)
+"""Problems that any request can meet: no token or too many wrong ones, another site's page, too slow, a foreign name, a collection
+or a network that is not there."""
+
+TAGS: Mapping[str, str] = {
+    "search": "Pictures in, similar images out.",
+    "images": "The images of the collection, one by one.",
+    "groups": "Images put together by likeness.",
+    "duplicates": "The same picture, several times.",
+    "map": "All images in the plane.",
+    "tags": "What people call images.",
+    "collection": "What is served, as a whole.",
+    "jobs": "Adding images and taking them out, where that is allowed.",
+}
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _REF = "#/components/schemas/{model}"
@@ -129,6 +141,7 @@ def openapi(app: Flask) -> dict[str, Any]:
         plugins=[FlaskPlugin()],
         info={"description": "Search photographs by likeness. Errors have one shape; lists are repeated fields."},
         servers=[{"url": "/"}],
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         security=[{}, {"token": []}, {"password": []}],
     )
     spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
