@@ -32,6 +32,7 @@ import guard
 import requested
 import web.access_log
 import web.browse
+import web.changes
 import web.collection
 import web.documented
 import web.duplicates
@@ -94,7 +95,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     for blueprint in (web.browse.pages, web.collection.pages):
         app.register_blueprint(blueprint)
     app.register_blueprint(api.api)
-    for view in (web.groups, web.duplicates, web.map, web.tags, web.why):
+    for view in (web.groups, web.duplicates, web.map, web.tags, web.why, web.changes):
         app.register_blueprint(view.pages)
         app.register_blueprint(view.api)
     for blueprint in (web.files.api, web.lists.api, web.documented.api):
@@ -178,6 +179,9 @@ _HELP: Mapping[str, Help] = {
     "original_gone": Help("The file is gone", "When it is back, or moved for good, index again:"),
     "no_collection": Help("Nothing to search yet", "Index your photographs, then reload this page:"),
     "empty_collection": Help("Nothing to search yet", "Index your photographs, then reload this page:"),
+    "collection_locked": Help("Another job is at work", "Wait until it has ended, go back and try again."),
+    "bad_plan": Help("Files have changed since", "Nothing was moved. Load the page again."),
+    "quarantine": Help("The files stay where they are", "Ask whoever runs this service."),
     "no_view": Help("Not computed yet", "Compute it, then reload this page."),
     "not_found": Help("There is no such page", "Start from a picture.", upload=True),
     "method_not_allowed": Help("That does not work here", "Start from a picture.", upload=True),
