@@ -24,8 +24,8 @@ PREFIX = "/api/v1"
 TITLE = "Lookalike"
 VERSION = "1"
 ALWAYS = (401, 403, 408, 421, 429, 503)
-"""Problems that any request can meet: no token or too many wrong ones, another site's page, too slow, a foreign name, a collection
-or a network that is not there."""
+"""Problems that any request can meet: no token or too many wrong ones, another site's page, too slow, a foreign name, a
+collection or a network that is not there."""
 
 TAGS: Mapping[str, str] = {
     "search": "Pictures in, similar images out.",
