@@ -21,7 +21,6 @@ Heat = npt.NDArray[np.float32]
 
 OVERLAY_SIDE = 96
 """Longest side of an overlay in pixels. It is smooth, so browsers enlarge it without loss."""
-LEAST_HEAT = 1e-6
 # Red, green, blue and opacity from no heat to most: what does not count is dimmed, what does is lit, the hottest left as it is.
 _STOPS = (0.0, 0.3, 0.55, 0.8, 1.0)
 _COLOURS = ((10, 10, 36, 208), (58, 12, 82, 182), (206, 44, 46, 112), (255, 150, 30, 64), (255, 226, 110, 24))
@@ -40,13 +39,10 @@ def agreement(own: FeatureMap, other: FeatureMap, common: npt.NDArray[np.float32
 
 
 def heat_png(heat: Heat, most: float, size: tuple[int, int]) -> bytes:
-    """Return a transparent PNG to be laid over a picture of `size` (width, height), `most` being the hottest colour.
-
-    With `most` 0, where nothing agrees, all of it is dimmed.
-    """
+    """Return a transparent PNG to be laid over a picture of `size` (width, height), `most` (> 0) being the hottest colour."""
     scale = OVERLAY_SIDE / max(size)
     sides = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    shares = np.maximum(heat, 0) / max(most, LEAST_HEAT)
+    shares = np.maximum(heat, 0) / most
     smooth = np.asarray(Image.fromarray(shares.astype(np.float32)).resize(sides, Image.Resampling.BICUBIC))
     colours = np.stack([np.interp(smooth, _STOPS, channel) for channel in zip(*_COLOURS, strict=True)], axis=2)
     content = io.BytesIO()

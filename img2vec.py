@@ -10,6 +10,7 @@ or the index (`ann`).
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -38,6 +39,12 @@ from store import IMPORTED_BACKBONE, Batch, Record, StoreWriter, open_writer
 COMMIT_IMAGES = 64
 COMMIT_SECONDS = 2.0
 LABELS_KEPT = 5
+LAST_RUN = "last_run"
+"""Where the catalog says how the last run ended: `RUN_FACTS` of its report, and when, `ended_at`. No paths."""
+RUN_FACTS = (
+    *("new", "changed", "moved", "unchanged", "failed", "skipped", "gone", "removed"),
+    *("vectorised", "seconds", "images_per_second", "interrupted"),
+)
 LIMIT_CODES = tuple(error.code for error in ImageLimitError.__subclasses__())
 PICTURE_EXTENSIONS = frozenset(
     b".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .jp2 .j2k .jpx .jpf .j2c .heic .heif .hif .avif".split()
@@ -138,6 +145,8 @@ def index_into(writer: StoreWriter, job: Job) -> Report:
     report.seconds = round(time.perf_counter() - started, 3)
     working = report.seconds - report.loading_seconds - report.index_seconds
     report.images_per_second = round(report.vectorised / working, 1) if working > 0 else 0.0
+    told = {name: getattr(report, name) for name in RUN_FACTS} | {"ended_at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    writer.set_meta(LAST_RUN, json.dumps(told))
     return report
 
 

@@ -27,6 +27,8 @@ from store import Snapshot
 from vectors import Vectors
 
 ANSWERS_KEPT = 256
+FAINT = 0.25
+"""An agreement that is seen, but not bright, where it is spread over all of both pictures."""
 COMMON_IMAGES = 1_000
 """So many images, evenly over the collection, tell what all of them have in common."""
 LEAST_IMAGES = 50
@@ -55,8 +57,7 @@ class Looked:
 class Explanation:
     """Where two pictures agree: `image` and `like` are float32 (rows, columns) of what was looked at of each.
 
-    Each adds up to `agreement`, the cosine between both without what all pictures of the collection have in common. `most` is
-    the hottest place of either, 0 where none agrees.
+    Each adds up to `agreement`, the cosine between both without what all pictures of the collection have in common.
     """
 
     image: Heat
@@ -65,7 +66,9 @@ class Explanation:
 
     @property
     def most(self) -> float:
-        return max(0.0, float(self.image.max()), float(self.like.max()))
+        """Return how much the hottest place of either adds; at least what makes a faint likeness, so that none looks like one."""
+        faint = FAINT / min(self.image.size, self.like.size)
+        return max(faint, float(self.image.max()), float(self.like.max()))
 
 
 class Explainer:

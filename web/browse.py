@@ -1,7 +1,7 @@
 """The pages that a collection is browsed by: folders, dates, labels, tags, and what the network saw.
 
-Owns which shelves a page shows and where they lead: to the search page, with a filter and nothing to be like. Does not own counting
-(`store.shelves`) nor filters.
+Owns which shelves a page shows and where they lead: to the search page, with a filter and nothing to be like. Does not own
+counting (`store.shelves`) nor filters.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Blueprint, abort, render_template, url_for
 
@@ -118,7 +119,11 @@ def shown(name: str) -> str:
 
 
 def _search_by(field: str) -> Callable[[Shelf], str]:
-    return lambda shelf: url_for("search.found", **{field: shelf.name})
+    def address(shelf: Shelf) -> str:
+        given: dict[str, Any] = {field: shelf.name}
+        return url_for("search.found", **given)
+
+    return address
 
 
 def _month_address(shelf: Shelf) -> str:

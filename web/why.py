@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from hashlib import blake2b
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify, render_template, send_file, url_for
 
@@ -29,6 +29,8 @@ api = Blueprint("why_api", __name__, url_prefix="/api/v1")
 
 MOST_PAIRS = 6
 """So many of the pictures that were searched with are compared on one page."""
+LITTLE = 0.1
+"""An agreement below this is said to be little."""
 SIDES = ("image", "like")
 
 
@@ -84,10 +86,10 @@ class Pair:
     explanation: Explanation
 
     @property
-    def given(self) -> dict[str, object]:
+    def given(self) -> dict[str, Any]:
         """Return what an address says of what it was searched with."""
         box = self.like.box
-        said: dict[str, object] = {"like": self.like.source}
+        said: dict[str, Any] = {"like": self.like.source}
         return said if box is None else said | {"box": ",".join(f"{edge:g}" for edge in astuple(box))}
 
     def side(self, which: str) -> tuple[Looked, Heat]:
@@ -144,7 +146,7 @@ def _side_json(pair: Pair, which: str) -> HeatOfPicture:
 
 
 def _overlay_url(pair: Pair, which: str) -> str:
-    return url_for("why_api.overlay", image_id=pair.image_id, **{**pair.given, "of": which})
+    return url_for("why_api.overlay", image_id=pair.image_id, of=which, **pair.given)
 
 
 def _picture_url(pair: Pair, which: str) -> str:
@@ -199,6 +201,7 @@ def page(image_id: str) -> str:
         image=shown,
         pairs=[(pair, _sides(pair, shown.name)) for pair in pairs],
         left_out=len(likes) - len(pairs),
+        little=LITTLE,
     )
 
 
