@@ -95,20 +95,18 @@ def add_pictures(service: SearchService, sent: Sequence[Sent]) -> list[Added]:
     with open_writer(settings.rsc_files, command="the service, adding pictures") as writer:
         saving = _Saving(writer, added_folder(settings))
         try:
-            paths = [
-                None if isinstance(seen, ImageError) else saving.path_of(one, seen)
+            saved = [
+                seen if isinstance(seen, ImageError) else saving.save(one, seen)
                 for one, seen in zip(sent, looked_at, strict=True)
             ]
-            job = Job(
-                as_published(settings, writer.last_generation()), saving.new, on_note=logger.warning, backbone=backbone
-            )
+            settings = as_published(settings, writer.last_generation())
             if saving.new:
-                index_into(writer, job)
+                index_into(writer, Job(settings, saving.new, on_note=logger.warning, backbone=backbone))
         finally:
             saving.forget_failures()
         results = [
-            Added(one.name, error=seen) if isinstance(seen, ImageError) else saving.result(one.name, path)
-            for one, seen, path in zip(sent, looked_at, paths, strict=True)
+            Added(one.name, error=what) if isinstance(what, ImageError) else saving.result(one.name, what)
+            for one, what in zip(sent, saved, strict=True)
         ]
     service.refresh()
     return results
@@ -142,32 +140,41 @@ def as_published(settings: Settings, generation: Generation | None) -> Settings:
     )
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """Where the contents of a sent file lie; `known` where they did before it came."""
+
+    path: bytes
+    known: bool
+
+
 class _Saving:
-    """Saves sent files, each under a name of its own, and knows which contents are in the collection."""
+    """Saves sent files, each under a name of its own, unless their contents are in the collection. `new` are those it saved."""
 
     def __init__(self, writer: StoreWriter, folder: Path) -> None:
         self.new: list[bytes] = []
         self._writer, self._folder = writer, folder
-        self._there: dict[bytes, bytes] = {}
-        self._known: set[bytes] = set()
         self._failures: dict[bytes, Record | None] = {}
-        for record in writer.all_records():
-            if record.error_code is None and record.sha256 is not None and record.has_file:
-                self._there[record.sha256] = record.path
+        self._there: dict[bytes, Record | bytes] = {
+            record.sha256: record
+            for record in writer.all_records()
+            if record.error_code is None and record.sha256 is not None and record.has_file
+        }
 
-    def path_of(self, one: Sent, file_format: str) -> bytes:
+    def save(self, one: Sent, file_format: str) -> _Saved:
         """Return where the contents lie: where they did, else where they are saved now."""
         digest = hashlib.sha256(one.content).digest()
         there = self._there.get(digest)
-        if there is not None and (there in self.new or _is_there(self._writer, there)):
-            self._known.add(there)
-            return there
-        path = self._save(one, digest, file_format)
+        if isinstance(there, bytes):
+            return _Saved(there, known=True)
+        if there is not None and is_as_indexed(there):
+            return _Saved(there.path, known=True)
+        path = self._write(one, digest, file_format)
         self.new.append(path)
         self._there[digest] = path
-        return path
+        return _Saved(path, known=False)
 
-    def _save(self, one: Sent, digest: bytes, file_format: str) -> bytes:
+    def _write(self, one: Sent, digest: bytes, file_format: str) -> bytes:
         folder = self._folder / safe_name(one.folder) if one.folder else self._folder
         stem = safe_name(Path(one.name).stem) or "picture"
         try:
@@ -186,19 +193,13 @@ class _Saving:
                 os.unlink(path)
         self._writer.remove([record.image_id for record in self._failures.values() if record is not None])
 
-    def result(self, name: str, path: bytes | None) -> Added:
-        """Return what became of the file that was saved at, or is known from, `path`."""
-        record = None if path is None else self._writer.record_at(path)
-        if path is None or record is None:
-            failed = self._failures.get(path or b"")
-            reason = "The picture could not be indexed." if failed is None else failed.error or ""
-            return Added(name, error=ImageError(reason))
-        return Added(name, record.image_id, known=path not in self.new)
-
-
-def _is_there(writer: StoreWriter, path: bytes) -> bool:
-    record = writer.record_at(path)
-    return record is not None and is_as_indexed(record)
+    def result(self, name: str, saved: _Saved) -> Added:
+        """Return what became of a file."""
+        record = self._writer.record_at(saved.path)
+        if record is not None:
+            return Added(name, record.image_id, known=saved.known)
+        failed = self._failures.get(saved.path)
+        return Added(name, error=ImageError((failed and failed.error) or "The picture could not be indexed."))
 
 
 def _write_new(folder: Path, stems: Iterable[str], suffix: str, content: bytes) -> bytes:
