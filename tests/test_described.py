@@ -14,14 +14,14 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from described import PREFIX, openapi, operations
-from tests.described_collection import make_described_collection
+from tests.described_collection import described_service
 
 UNDESCRIBED = {"/api/v1/openapi.json"}
 
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    with make_described_collection(tmp_path_factory.mktemp("described")) as service:
+    with described_service(tmp_path_factory.mktemp("described")) as service:
         yield create_app(service=service)
 
 
@@ -73,14 +73,14 @@ ADDRESSES = (
     "/search?image_id=1&k=3",
     "/search?like=1&like=2&unlike=12&radius=0.5&metric=euclidean&page=1",
     "/images",
-    "/images?label=red&page=2&k=3",
+    "/images?label=archive&page=2&k=3",
     "/images/3",
     "/images/3/neighbours?k=2",
     "/images/3/duplicates",
     "/labels",
     "/collection",
     "/graph?image_id=1&image_id=2&k=2",
-    "/graph?label=red&among=selection&radius=0.4",
+    "/graph?label=archive&among=selection&radius=0.4",
     "/groups",
     "/groups?sim=0.1&min_size=1&sort=time",
     "/groups/1",
@@ -88,7 +88,7 @@ ADDRESSES = (
     "/duplicates?tier=similar",
     "/map",
     "/map/group?image_id=1",
-    "/map/found?q=red",
+    "/map/found?q=archive",
     "/tags",
 )
 SENT: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -136,7 +136,7 @@ def check(told: dict[str, Any], method: str, address: str, answer: Any) -> None:
 def template(told: dict[str, Any], path: str) -> str:
     """Return the described path that an address is of: the one with most parts as they stand."""
     parts = path.split("/")
-    fitting = [
+    fitting: list[str] = [
         known
         for known in told["paths"]
         if len(known.split("/")) == len(parts)
