@@ -41,6 +41,7 @@ import web.groups
 import web.images
 import web.lists
 import web.map
+import web.place
 import web.metrics
 import web.search
 import web.signing
@@ -92,7 +93,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     )
     for blueprint in (pages, web.signing.pages, web.search.pages, web.images.pages, web.files.pages):
         app.register_blueprint(blueprint)
-    for blueprint in (web.browse.pages, web.collection.pages):
+    for blueprint in (web.browse.pages, web.collection.pages, web.place.pages):
         app.register_blueprint(blueprint)
     app.register_blueprint(api.api)
     for view in (web.groups, web.duplicates, web.map, web.tags, web.why, web.changes):

@@ -7,12 +7,14 @@ file from a cut one (`checks`); orientation, time taken, one RGB picture (`decod
 """
 
 from images.apart import Decoders, Prepared, Wanted
+from images.camera import Camera, read_camera
 from images.checks import Limits, sniff_format
 from images.decoding import DecodedImage, decode_image
 from images.finding import FoundFiles, find_images
 from images.pixels import make_thumbnail, network_input
 
 __all__ = [
+    "Camera",
     "DecodedImage",
     "Decoders",
     "FoundFiles",
@@ -23,5 +25,6 @@ __all__ = [
     "find_images",
     "make_thumbnail",
     "network_input",
+    "read_camera",
     "sniff_format",
 ]

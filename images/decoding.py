@@ -198,6 +198,9 @@ class _Budget:
 _PIXELS_AT_ONCE = _Budget(50_000_000)
 
 
+_NOTED = ("JPEG", "TIFF", "WEBP", "HEIF", "AVIF")
+
+
 def _read_exif(opened: Any) -> tuple[int, str | None]:
     """Orientation (1 to 8) still to be applied, and the time taken. To be called when the pixels are loaded.
 
@@ -210,6 +213,23 @@ def _read_exif(opened: Any) -> tuple[int, str | None]:
     except Exception:  # noqa: BLE001  hostile bytes, as above; and a picture is more than its notes
         return 1, None
     return (orientation if orientation in range(1, 9) else 1), _parse_time(taken)
+
+
+def read_notes(file: BinaryIO, limits: Limits) -> dict[int, object]:
+    """Return what EXIF says in a file, of the picture and of the camera, by the numbers of its tags; its pixels stay as they are.
+
+    Nothing where the file says nothing, or could only say it with its pixels decoded (PNG). Raises `ImageError`, `OSError`.
+    """
+    name = _recognise(file, limits)
+    if name not in _NOTED:
+        return {}
+    try:
+        exif = _open(file, name, limits).getexif()
+        return {**exif, **exif.get_ifd(0x8769)}
+    except ImageError:
+        raise
+    except Exception:  # noqa: BLE001  hostile bytes, as above
+        return {}
 
 
 def _parse_time(text: object) -> str | None:

@@ -192,7 +192,7 @@ class Side:
 def page(image_id: str) -> str:
     """Show an image beside each picture it was found by, both with the places where they agree."""
     fields = request_fields()
-    likes = wanted_likes(fields)
+    likes = wanted_likes(fields, box_of_first=True)
     shown = requested.service().image(requested.image_id_of_path(image_id))
     pairs = [_pair(image_id, like) for like in likes[:MOST_PAIRS]]
     return render_template(
