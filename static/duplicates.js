@@ -40,7 +40,7 @@ function show() {
   state.textContent = empty
     ? "Of a set on this page nothing would be kept."
     : count > 0
-      ? `You decided otherwise about ${images}, on this page and others; the plan will say so.`
+      ? `You decided otherwise about ${images}, on this page and others; that counts too.`
       : "";
   for (const button of submits) button.disabled = empty;
 }
@@ -73,6 +73,6 @@ if (boxes.length > 0) {
     for (const box of boxes) box.checked = box.defaultChecked;
     show();
   });
-  form.querySelector("[data-here]").hidden = true;
+  for (const hint of form.querySelectorAll("[data-here]")) hint.hidden = true;
   show();
 }

@@ -228,8 +228,8 @@ def remove() -> ResponseReturnValue:
 
 def moved_page(done: TakenOut) -> ResponseReturnValue:
     """Lead to the page of what was moved just now."""
-    said = {"done": done.keys[0] if done.keys else None, "skipped": len(done.skipped) or None}
-    return redirect(url_for("changes.removed", **{name: value for name, value in said.items() if value}), 303)
+    first = next(iter(done.keys), None)
+    return redirect(url_for("changes.removed", done=first, skipped=len(done.skipped) or None), 303)
 
 
 @api.post("/jobs/delete")

@@ -1,7 +1,7 @@
-"""The page of the duplicates of a collection, the plan that a person makes of it, and their part of the API.
+"""The page of the duplicates of a collection, the plan that a person makes of it, applying it, and their part of the API.
 
-Owns addresses, what a page says of a set, and who may have a plan, which names files of the server. Nothing is moved from here:
-that is `python duplicates.py --apply`. Does not own sets and rules (`views.reviews`, `plans`).
+Owns addresses, what a page says of a set, and who may have a plan, which names files of the server. Does not own sets and rules
+(`views.reviews`, `plans`), nor moving files (`search/changing.py`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify, render_template
+from flask.typing import ResponseReturnValue
 
 import guard
 import requested
@@ -24,8 +25,10 @@ from pipeline import show_path
 from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related, turned_round
 from requested import Fields, refuse_unknown, request_fields, wanted_image_id, wanted_page, wanted_text
 from search import ImageInfo
+from search.changing import TakenOut, apply_here
 from store import Filter
 from views.reviews import PLANNED_TIERS, Review, Totals, open_review
+from web.changes import TakenOutAnswer, moved_page, taken_out_json
 
 pages = Blueprint("duplicates_pages", __name__)
 api = Blueprint("duplicates_api", __name__, url_prefix="/api/v1")
@@ -47,7 +50,8 @@ RULE_TEXTS: Mapping[str, str] = {
     "shortest": "the shortest name",
 }
 LIST_FIELDS = ("tier", "rule", "protect", "page")
-PLAN_FIELDS = ("tier", "rule", "protect", "keep", "remove", "format", "page")
+PLAN_FIELDS = ("tier", "rule", "protect", "keep", "remove", "format", "page", "created_at")
+APPLY_FIELDS = ("tier", "rule", "protect", "keep", "remove", "page", "created_at", "which")
 PLAN_NAME = "duplicates-plan"
 
 
@@ -157,6 +161,7 @@ def index() -> str:
         totals=_totals(asked),
         sets=_shown_sets(review.page(asked.tier, page.places), asked.choice),
         may_plan=guard.may_edit(),
+        may_choose=guard.may_edit() or guard.may_change(),
         plan_name=PLAN_NAME,
         rsc_files=_folder_in_commands(),
     )
@@ -201,13 +206,42 @@ def _plan(fields: Fields) -> Response:
     file_format = wanted_text(fields, "format") or FORMATS[0]
     if file_format not in FORMATS:
         raise OptionError(f"A plan is {' or '.join(FORMATS)}, not {file_format[:40]!r}.")
-    if asked.tier not in PLANNED_TIERS:
-        raise OptionError("What is merely similar is never in a plan: look at it, and decide yourself.")
+    _check_planned(asked)
     content = plan_bytes(make_plan(asked.review.sets(asked.tier), asked.choice), file_format)
     kind = "text/csv" if file_format == "csv" else "application/json"
     response = Response(content, content_type=f"{kind}; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{PLAN_NAME}.{file_format}"'
     return response
+
+
+def _check_planned(asked: _Asked) -> None:
+    if asked.tier not in PLANNED_TIERS:
+        raise OptionError("What is merely similar is never in a plan: look at it, and decide yourself.")
+
+
+@pages.post("/duplicates/apply")
+def apply() -> ResponseReturnValue:
+    """Move what is not kept of the sets into quarantine, and lead to where it can be brought back."""
+    return moved_page(_applied(request_fields()))
+
+
+def _applied(fields: Fields) -> TakenOut:
+    """Apply the plan of all sets of a tier, or of one page of them, with what was decided by hand."""
+    guard.check_may_change()
+    refuse_unknown(fields, APPLY_FIELDS, "applying a plan")
+    asked = _asked(fields)
+    _check_planned(asked)
+    looked_for = wanted_text(fields, "created_at")
+    if looked_for is not None and looked_for != asked.review.duplicates.created_at:
+        raise OptionError(
+            "Duplicates were looked for again since that page was made, so nothing was moved. Load it again."
+        )
+    which = wanted_text(fields, "which") or "all"
+    if which not in ("all", "page"):
+        raise OptionError(f"which is {which[:40]!r}, but must be all or page.")
+    page = wanted_page(fields, asked.review.count(asked.tier), SETS_A_PAGE)
+    sets = asked.review.sets(asked.tier) if which == "all" else asked.review.page(asked.tier, page.places)
+    return apply_here(requested.service(), make_plan(sets, asked.choice))
 
 
 @dataclass(frozen=True)
@@ -315,3 +349,21 @@ def copies_json(image_id: str) -> Response:
 def plan_json() -> Response:
     """Send the plan of all sets of a tier as CSV or JSON; `keep` and `remove` are image ids decided by hand."""
     return _plan(request_fields())
+
+
+class ApplyFields(shapes.DuplicatesFields, total=False):
+    """Which sets to apply the rule to, and what was decided by hand."""
+
+    keep: list[shapes.Id]
+    remove: list[shapes.Id]
+    which: Literal["all", "page"]
+    """All sets of the tier, or those of one page."""
+    created_at: str
+    """When the duplicates were looked for that the decision is about; nothing is moved where that is another time."""
+
+
+@api.post("/duplicates/apply")
+@described("duplicates", TakenOutAnswer, body=ApplyFields, problems=(400, 403, 404, 409))
+def apply_json() -> Response:
+    """Move what is not kept of the sets of a tier into quarantine, from where POST /jobs/restore brings it back."""
+    return jsonify(taken_out_json(_applied(request_fields())))
