@@ -1,6 +1,6 @@
-"""The page of the collection as a whole: what it holds, how it is searched, what failed. Owns what that page says and nothing else.
+"""The page of the collection as a whole: what it holds, how it is searched, what failed.
 
-What is known comes from `search.about`. It names no path of the server.
+Owns what that page says. Does not own what is known (`search.about`); no path of the server is named.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ from web.map import TITLES
 
 pages = Blueprint("place", __name__)
 
-SIDE = 320
+SIDE = 160
 GREY = 128
-FAINTEST = 70
+FAINTEST = 120
 """Opacity of one dot alone, of 255."""
 
 
