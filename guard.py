@@ -169,6 +169,9 @@ def protect(app: Flask, settings: Settings) -> None:
 
 
 def _check() -> None:
+    if request.mimetype != "multipart/form-data":
+        # Pictures come as nothing else. Of a form of 30 MB werkzeug would make ten million fields, in gigabytes of memory.
+        request.max_content_length = requested.MAX_JSON_BYTES
     if request.endpoint != "pages.healthz":  # whatever watches over the process knows no names, and learns nothing
         guard().check_host()
     _check_own_page()
