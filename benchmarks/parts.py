@@ -23,6 +23,7 @@ from benchmarks.processes import Finished, run_measured
 from benchmarks.search import measure_search
 from benchmarks.service import measure_latency, measure_start
 from benchmarks.table import Figure, median_figure
+from benchmarks.web import measure_web
 from config import ROOT, Settings
 
 WEIGHTS_FILE = "inception_v3-random.weights.h5"
@@ -35,7 +36,8 @@ STEPS_ALONE = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: `rounds` of a, b, c in turn, (a) and (b) for `seconds` each, (c) over so many `images`."""
+    """How much is measured: `rounds` of a, b, c in turn, (a) and (b) for `seconds` each, (c) over so many `images`; each load of
+    the service for `web_seconds`."""
 
     rounds: int
     seconds: float
@@ -45,10 +47,11 @@ class Plan:
     requests: int
     copies: int
     large: int
+    web_seconds: float = 60.0
 
 
-FULL = Plan(3, 10.0, {"inception_v3": 1_000, "efficientnet_lite0": 5_000}, (500, 5_000), 5, 400, 300, 100_000)
-QUICK = Plan(3, 3.0, {"inception_v3": 200, "efficientnet_lite0": 1_000}, (150, 600), 2, 100, 30, 5_000)
+FULL = Plan(3, 10.0, {"inception_v3": 1_000, "efficientnet_lite0": 5_000}, (500, 5_000), 5, 400, 300, 100_000, 60.0)
+QUICK = Plan(3, 3.0, {"inception_v3": 200, "efficientnet_lite0": 1_000}, (150, 600), 2, 100, 30, 5_000, 8.0)
 
 
 @dataclass(frozen=True)
@@ -253,4 +256,5 @@ PARTS: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "groups": measure_groups,
     "maps": measure_maps,
     "map_page": measure_map_page,
+    "web": measure_web,
 }

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,12 +42,12 @@ class Service:
 
 
 @contextmanager
-def running_service(collection: Path, folder: Path) -> Iterator[Service]:
-    """Start `python app.py` over a collection and stop it at the end."""
+def running_service(collection: Path, folder: Path, options: Sequence[str] = ()) -> Iterator[Service]:
+    """Start `python app.py` with `options` over a collection and stop it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--rsc-files", str(collection)]
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--rsc-files", str(collection), *options]
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=plain_environment(), stdout=subprocess.DEVNULL)
     try:

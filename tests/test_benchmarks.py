@@ -18,7 +18,7 @@ from benchmarks.processes import children, peak_mb, run_measured
 from benchmarks.table import Figure, line, median_figure, number, summary
 from store import open_store
 
-TINY = Plan(1, 0.2, {"efficientnet_lite0": 24}, (12, 60), 1, 8, 12, 300)
+TINY = Plan(1, 0.2, {"efficientnet_lite0": 24}, (12, 60), 1, 8, 12, 300, 0.6)
 
 
 def test_a_figure_passes_from_its_bound_on() -> None:
