@@ -13,7 +13,7 @@ import img2vec
 import networks
 from backbones import BACKBONES, NetworkId, Outputs
 from errors import WeightsUnavailableError
-from search import embedding
+from search import embedding, explaining
 
 NETWORK = NetworkId("efficientnet_lite0", "avg_pool", "f" * 64)
 OTHER = NetworkId("resnet50", "avg_pool", "e" * 64)
@@ -26,8 +26,9 @@ class FakeBackbone:
     parallel_runs = 1
     precision = "float32"
 
-    def __init__(self, network: NetworkId) -> None:
+    def __init__(self, network: NetworkId, *, feature_map: bool = False) -> None:
         self.network = network
+        self._feature_map = feature_map
         self.row = BACKBONES[network.backbone]
         self.dim = self.row.layers[network.layer]
         self.seen = 0
@@ -40,7 +41,8 @@ class FakeBackbone:
         vectors = np.resize(coarse.T, (self.dim, len(batch))).T if len(batch) else np.empty((0, self.dim), np.float32)
         scores = np.zeros((len(batch), 1000), dtype=np.float32)
         scores[np.arange(len(batch)), batch.reshape(len(batch), -1).astype(np.int64).sum(axis=1) % 1000] = 1
-        return Outputs(np.ascontiguousarray(vectors), scores, None)
+        feature_map = batch[:, ::32, ::32].astype(np.float32) if self._feature_map else None
+        return Outputs(np.ascontiguousarray(vectors), scores, feature_map)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackbone]:
@@ -53,11 +55,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackbone]:
         return NETWORK if name == NETWORK.backbone else OTHER
 
     def load(network: NetworkId, **options: Any) -> FakeBackbone:
-        loaded.append(FakeBackbone(network))
+        loaded.append(FakeBackbone(network, feature_map=options.get("feature_map", False)))
         return loaded[-1]
 
     for module in (networks, embedding):
         monkeypatch.setattr(module, "find_network", find)
-    for module in (img2vec, embedding):
+    for module in (img2vec, embedding, explaining):
         monkeypatch.setattr(module, "load_backbone", load)
     return loaded
