@@ -1,5 +1,8 @@
-// Lets a part of a picture be drawn and searched with. Reads data-part, data-draw; the address of the search is the page's own, with
-// the box as left,top,right,bottom in shares of the picture. The page works without this script.
+// Lets a part of a picture be drawn and searched with. Reads data-part, data-draw, data-part-form. Of an image of the collection the
+// address of the search is the page's own, with the box as left,top,right,bottom in shares of the picture. An upload, whose key stands in
+// data-part, is sent again with the box, out of what this browser kept of it. The page works without this script.
+
+import { fileOf, keepSent, nameSent } from "./kept.js";
 
 const LEAST_SHARE = 0.02; // a slip of the finger is no box
 
@@ -7,7 +10,7 @@ function share(value, start, length) {
   return Math.min(1, Math.max(0, (value - start) / length));
 }
 
-function enhance(frame, button) {
+function enhance(frame, button, search) {
   const outline = frame.querySelector("rect");
   const area = frame.querySelector("svg");
   let corner = null;
@@ -52,9 +55,7 @@ function enhance(frame, button) {
     const box = boxTo(point(event));
     corner = null;
     if (box[2] - box[0] < LEAST_SHARE || box[3] - box[1] < LEAST_SHARE) return;
-    const address = new URL(location.href);
-    address.searchParams.set("box", box.map((edge) => edge.toFixed(4)).join(","));
-    location.assign(address);
+    search(box.map((edge) => edge.toFixed(4)).join(","));
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") draw(false);
@@ -64,5 +65,31 @@ function enhance(frame, button) {
   button.hidden = false;
 }
 
+function searchHere(box) {
+  const address = new URL(location.href);
+  address.searchParams.set("box", box);
+  address.searchParams.delete("page");
+  location.assign(address);
+}
+
+function sendAgain(form, file) {
+  return async (box) => {
+    const list = new DataTransfer();
+    list.items.add(file);
+    form.elements.file.files = list.files;
+    form.elements.box.value = box;
+    const upload = document.querySelector("[data-kept-minutes]");
+    await keepSent([file], Number(upload?.dataset.keptMinutes ?? 1));
+    form.submit();
+  };
+}
+
 const frame = document.querySelector("[data-part]");
-if (frame) enhance(frame, document.querySelector("[data-draw]"));
+const button = document.querySelector("[data-draw]");
+const keys = [...document.querySelectorAll("[data-part]")].map((one) => one.dataset.part).filter(Boolean);
+if (keys.length) await nameSent(keys);
+if (frame && button && !frame.dataset.part) enhance(frame, button, searchHere);
+else if (frame && button) {
+  const file = await fileOf(frame.dataset.part);
+  if (file) enhance(frame, button, sendAgain(document.querySelector("[data-part-form]"), file));
+}

@@ -1,11 +1,15 @@
-// Makes the upload form better: drop or paste a picture anywhere on the page, see it at once, search without a click.
-// The form works without this script. Reads data-upload, data-max-bytes, data-preview, data-hint, data-state.
+// Makes the upload form better: drop or paste pictures anywhere on the page, see them at once, search without a click. The form works
+// without this script. Reads data-upload, data-max-bytes, data-kept-minutes, data-previews, data-hint, data-state.
+
+import { keepSent } from "./kept.js";
 
 const PREVIEW_SIDE = 384;
+const MOST_PREVIEWS = 12;
 
 function enhance(form) {
-  const input = form.querySelector('input[type="file"]');
-  const preview = form.querySelector("[data-preview]");
+  const inputs = [...form.querySelectorAll('input[type="file"]')];
+  const [input] = inputs;
+  const previews = form.querySelector("[data-previews]");
   const state = form.querySelector("[data-state]");
   const maxBytes = Number(form.dataset.maxBytes);
 
@@ -16,60 +20,81 @@ function enhance(form) {
 
   function rest() {
     form.removeAttribute("aria-busy");
-    input.value = ""; // else choosing the same picture again after going back would change nothing
-    preview.hidden = true;
+    for (const one of inputs) one.value = ""; // else choosing the same picture again after going back would change nothing
+    previews.hidden = true;
     say("", "idle");
   }
 
-  async function show(file) {
+  function refuse(text) {
+    rest();
+    say(text, "problem");
+  }
+
+  async function preview(file) {
     let bitmap;
     try {
       bitmap = await createImageBitmap(file);
     } catch {
-      preview.hidden = true; // a format that this browser cannot show; the service may well read it
-      return;
+      return; // a format that this browser cannot show; the service may well read it
     }
+    const canvas = document.createElement("canvas");
     const scale = Math.min(1, PREVIEW_SIDE / Math.max(bitmap.width, bitmap.height));
-    preview.width = Math.max(1, Math.round(bitmap.width * scale));
-    preview.height = Math.max(1, Math.round(bitmap.height * scale));
-    preview.getContext("2d").drawImage(bitmap, 0, 0, preview.width, preview.height);
+    canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+    canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     bitmap.close();
-    preview.hidden = false;
+    previews.append(canvas);
+    previews.hidden = false;
   }
 
-  function take(file) {
-    if (file.size > maxBytes) {
-      // Said here, because a browser may lose the server's answer while it is still sending.
-      input.value = "";
-      preview.hidden = true;
-      say(`That file has ${file.size.toLocaleString()} bytes; at most ${maxBytes.toLocaleString()} are taken.`, "problem");
+  /** Say what is wrong with the files here, because a browser may lose the server's answer while it is still sending. */
+  function problemOf(files) {
+    const bytes = files.reduce((sum, file) => sum + file.size, 0);
+    if (bytes <= maxBytes) return null;
+    const what = files.length === 1 ? "That file has" : `Those ${files.length} files have together`;
+    return `${what} ${bytes.toLocaleString()} bytes; at most ${maxBytes.toLocaleString()} are taken.`;
+  }
+
+  function take(files) {
+    const problem = problemOf(files);
+    if (problem) {
+      refuse(problem);
       return;
     }
-    show(file);
+    previews.replaceChildren();
+    files.slice(0, MOST_PREVIEWS).forEach(preview);
     form.requestSubmit();
   }
 
   function takeFrom(transfer) {
-    const file = transfer?.files[0];
-    if (!file) return false;
+    const files = [...(transfer?.files ?? [])];
+    if (!files.length) return false;
+    if (form.getAttribute("aria-busy") === "true") return true;
     const list = new DataTransfer();
-    list.items.add(file);
+    for (const file of files) list.items.add(file);
     input.files = list.files;
-    take(file);
+    take(files);
     return true;
   }
 
-  input.addEventListener("change", () => {
-    if (input.files.length) take(input.files[0]);
-  });
+  for (const one of inputs) {
+    one.addEventListener("change", () => {
+      if (one.files.length) take([...one.files]);
+    });
+  }
 
-  form.addEventListener("submit", (event) => {
-    if (form.getAttribute("aria-busy") === "true") {
-      event.preventDefault();
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (form.getAttribute("aria-busy") === "true") return;
+    const files = inputs.flatMap((one) => [...one.files]);
+    if (!files.length) {
+      refuse("Choose a picture first.");
       return;
     }
     form.setAttribute("aria-busy", "true");
     say("Looking for similar images…", "busy");
+    await keepSent(files, Number(form.dataset.keptMinutes));
+    form.submit();
   });
 
   document.addEventListener("paste", (event) => {

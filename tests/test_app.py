@@ -98,8 +98,9 @@ def test_the_start_page_offers_images_of_the_collection_to_begin_with(client: Fl
 def test_an_upload_is_shown_beside_its_nearest_images(client: FlaskClient) -> None:
     tags = Tags(results_page(client, k="12"))
     own, *others = [image for image in tags.named("img") if image["alt"]]
-    assert own["src"] is not None
-    assert own["src"].startswith("data:image/jpeg;base64,")
+    assert re.fullmatch("/uploads/u[0-9]{22}/thumbnail", str(own["src"]))
+    with client.get(str(own["src"])) as answer:
+        assert answer.mimetype == "image/jpeg"
     assert others[0]["src"] == "/images/14/thumbnail"
     assert len(others) == 12
     links = [link["href"] for link in tags.named("a")]
@@ -113,7 +114,7 @@ def test_rank_and_similarity_are_shown(client: FlaskClient) -> None:
 def test_each_match_says_how_many_random_pairs_are_less_alike(client: FlaskClient) -> None:
     page = results_page(client)
     assert re.search(r'title="holiday-14.jpg: closer than 99\.9\d % of random pairs"', page)
-    assert re.search(r"1 · 1\.00 · 99\.9\d %", page)
+    assert "1 · 1.00 · nearly the same" in page
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,8 @@ def test_order_folder_and_label_are_chosen_by_addresses_that_keep_one_another(cl
     }
     assert links_of(page, "How many images")["/images/3?k=24&label=beach&ranking=kind"] is False
     found = [str(link["href"]) for link in Tags(page).named("a") if re.match(r"/images/\d+\?", str(link["href"]))]
-    assert found[-1].endswith("?k=12&label=beach&ranking=kind")
+    assert found[-2].endswith("?k=12&label=beach&ranking=kind")
+    assert found[-1] == "/images/3?k=12&ranking=kind&label=beach&page=2"
     kind = re.findall(r'src="/images/(\d+)/thumbnail"', page)
     assert kind == re.findall(r'src="/images/(\d+)/thumbnail"', page_of(client, "/images/3?k=12&label=beach"))[::-1]
 
@@ -192,7 +194,7 @@ def test_a_service_that_takes_no_pictures_says_why_and_shows_no_form(tmp_path: P
     for address in ("/", "/images/99", "/nothing"):
         page = page_of(client, address)
         assert "These vectors came from elsewhere." in page
-        assert not Tags(page).named("form")
+        assert not [form for form in Tags(page).named("form") if form["method"] == "post"]
     assert client.post("/search", data={"file": (io.BytesIO(encoded(picture(1))), "x.jpg")}).status_code == 409
 
 

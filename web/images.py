@@ -14,7 +14,8 @@ import web.duplicates
 import web.groups
 import web.map
 from search import Example, Filter, ImageInfo
-from web.search import CONDITIONS, conditions, results
+from web.asked import conditions, in_words
+from web.search import results
 
 pages = Blueprint("images", __name__)
 
@@ -39,7 +40,7 @@ def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
     offered += [{"tag": tag} for tag in shown.tags]
     if now not in offered:
         offered.append(now)
-    texts = [", ".join(CONDITIONS[name].format(value) for name, value in given.items()) for given in offered]
+    texts = [in_words(given) for given in offered]
     return [Choice(text or "all", given, given == now) for text, given in zip(texts, offered, strict=True)]
 
 
@@ -60,5 +61,5 @@ def image(image_id: str) -> str:
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
         among=_among(shown, answer.query.where),
-        **results(answer),
+        **results(answer, about=shown.image_id),
     )

@@ -1,22 +1,24 @@
-"""The search page: its form, the uploads that come by it, and a page of results.
+"""The search page: its form, the uploads that come by it, pages of what is like something or of what words and filters find.
 
-Owns what every page that shows matches needs (`form`, `results`). Does not own what a search can ask (`requested.py`), answers
-(`api.py`), or the page of one image (`web/images.py`).
+Owns what every page that shows matches needs (`form`, `results`), and how a similarity is put in words. Does not own what a
+search can ask (`requested.py`), its addresses (`web/asked.py`), answers (`api.py`), or the page of one image (`web/images.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from urllib.parse import parse_qs
 
-from flask import Blueprint, Response, redirect, render_template, send_file, url_for
+from flask import Blueprint, Response, current_app, redirect, render_template, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 
 import api
 import requested
-from search import Filter, SearchResult
+from calibration import COPY
+from search import ImageInfo, Match, SearchResult
+from web.asked import Asked, conditions, in_words, shown_examples
 from web.files import revalidated, version_of
 
 pages = Blueprint("search", __name__)
@@ -25,17 +27,17 @@ K_CHOICES = (12, 24, 48, 96, 192)
 STARTING_POINTS = 8
 
 _ORDERS: Mapping[str, str] = {"kind": "same kind", "plain": "same picture"}
-CONDITIONS: Mapping[str, str] = {
-    "folder": "folder {}",
-    "label": "label {}",
-    "tag": "tagged {}",
-    "looks_like": "looks like {}",
-    "taken_from": "taken from {}",
-    "taken_until": "until {}",
-    "min_side": "at least {} pixels",
-    "max_side": "at most {} pixels",
-    "orientation": "{}",
-}
+MEANINGS = (
+    (0.999, "very alike", "of 1,000 random pairs of this collection, at most one is as alike"),
+    (0.99, "alike", "at most one of 100"),
+    (0.95, "somewhat alike", "at most one of 20"),
+    (0.8, "a little alike", "at most one of 5"),
+    (0.0, "hardly alike", "more than that"),
+)
+"""From which share of random pairs that are less alike on a match is called what, and what that is in words."""
+THE_SAME = "nearly the same"
+LEAST_SHAPE, MOST_SHAPE, SHAPE_STEP = 70, 240, 5
+"""Widths in hundredths of heights that `app.css` has a class for: rows are as high as their pictures are without a script."""
 
 
 def form(k: int | str | None = None, ranking: str | None = None) -> dict[str, object]:
@@ -55,25 +57,50 @@ def form(k: int | str | None = None, ranking: str | None = None) -> dict[str, ob
     }
 
 
-def results(answer: api.Answer) -> dict[str, object]:
-    """Return what a page of results needs. `kept` is what the addresses it leads to say besides k."""
+def results(answer: api.Answer, *, about: int | None = None) -> dict[str, object]:
+    """Return what a page of results needs; `about` is the image whose page it is, which its address does not say again.
+
+    `kept` is what the addresses of images say besides k.
+    """
     query = answer.query
     order = {} if query.ranking in (None, requested.service().rankings[0]) else {"ranking": query.ranking}
     where = conditions(query.where)
+    asked = Asked.of(requested.request_fields(), () if about is None else [str(about)])
+    number = api.asked_page(query)
     return {
         "found": answer.found,
         "truncated": answer.truncated,
         "good_until": _good_until(answer.found),
-        "where": [CONDITIONS[name].format(value) for name, value in where.items()],
+        "where": [in_words({name: value}) for name, value in where.items()],
         "order": order,
         "kept": where | order,
+        "asked": asked,
+        "pager": _pager(number, answer.found.more),
+        "meanings": MEANINGS,
         "status": requested.service().status(),
         **form(api.asked_k(query), answer.found.ranking),
     }
 
 
-def conditions(where: Filter | None) -> dict[str, object]:
-    return {} if where is None else {name: value for name, value in asdict(where).items() if value is not None}
+@dataclass(frozen=True)
+class Pager:
+    """Which page this is, and the addresses of those beside it; None where there is none."""
+
+    number: int
+    before: str | None
+    after: str | None
+    count: int | None = None
+
+
+def _pager(number: int, more: bool, count: int | None = None) -> Pager:
+    """Return the pager of the page that is asked for: its address, but for the number."""
+
+    def address(other: int) -> str:
+        return url_for(
+            str(request.endpoint), **{**request.args.to_dict(flat=False), **(request.view_args or {}), "page": other}
+        )
+
+    return Pager(number, address(number - 1) if number > 1 else None, address(number + 1) if more else None, count)
 
 
 def _good_until(found: SearchResult) -> int | None:
@@ -83,6 +110,29 @@ def _good_until(found: SearchResult) -> int | None:
     similarities = [match.similarity for match in found.matches]
     least = sorted(similarities, reverse=True)[found.good_matches - 1]
     return max(place for place, similarity in enumerate(similarities, start=1) if similarity >= least)
+
+
+@pages.app_template_test("known")
+def is_known(endpoint: str) -> bool:
+    """Tell whether the service has a page; the map and its kin can be left out."""
+    return endpoint in current_app.view_functions
+
+
+@pages.app_template_filter("meaning")
+def meaning(match: Match) -> str:
+    """Say how alike a match is; "" where the collection has not measured what its similarities mean."""
+    if match.closer_than is None:
+        return ""
+    if match.similarity >= COPY:
+        return THE_SAME
+    return next(word for share, word, _ in MEANINGS if match.closer_than >= share)
+
+
+@pages.app_template_filter("shape")
+def shape(image: ImageInfo) -> str:
+    """Return the class of `app.css` that has the shape of an image, or the nearest that a row can hold."""
+    hundredths = round(100 / SHAPE_STEP * image.thumbnail_width / image.thumbnail_height) * SHAPE_STEP
+    return f"r{min(max(hundredths, LEAST_SHAPE), MOST_SHAPE)}"
 
 
 @pages.get("/")
@@ -95,26 +145,63 @@ def index() -> str:
 
 @pages.get("/search")
 def found() -> ResponseReturnValue:
-    """Show the images nearest to what the address names: images, kept uploads, or some of each. Of nothing, lead to the form."""
+    """Show the images nearest to what the address names: images, kept uploads, or some of each; without them, what words and
+    filters find. Of nothing, lead to the form.
+    """
     fields = requested.request_fields()
-    if not fields.keys() & {"like", "image_id"}:
+    asked = Asked.of(fields)
+    if any(value == "" for values in fields.values() for value in values):
+        # A form sends its empty fields too: addresses that people share say what was asked and no more.
+        return redirect(asked.address())
+    if not asked.is_like_something:
+        return _listed(fields, asked)
+    answer = api.ask(fields, requested.wanted_likes(fields, box_of_first=True))
+    likes = shown_examples(asked, "like", answer.query.like)
+    return render_template(
+        "results.html",
+        likes=likes,
+        unlikes=shown_examples(asked, "unlike", answer.query.unlike),
+        left_out=len(answer.query.like) - len(likes),
+        **results(answer),
+    )
+
+
+def _listed(fields: requested.Fields, asked: Asked) -> ResponseReturnValue:
+    """Show the images that words and filters keep, in the order they came; of neither, lead to the form."""
+    service, where = requested.service(), requested.wanted_where(fields)
+    if where is None:
         return redirect(url_for(".index"))
-    return render_template("results.html", **results(api.ask(fields)))
+    ids, k = service.listed(where), requested.wanted_k(fields)
+    page = requested.wanted_page(fields, len(ids), k or requested.most_answered())
+    known = service.images(ids[page.places].tolist())
+    return render_template(
+        "listed.html",
+        status=service.status(),
+        images=[known[image_id] for image_id in sorted(known)],
+        count=len(ids),
+        asked=asked,
+        kept=conditions(where),
+        pager=_pager(page.number, page.number < page.count, page.count),
+        **form(k or "all"),
+    )
 
 
 @pages.post("/search")
 def take_uploads() -> ResponseReturnValue:
-    """Look at the pictures that came, keep what may be kept of them, and lead to the address of their results."""
-    fields = requested.request_fields()
+    """Look at the pictures that came, keep what may be kept of them, and lead to the address of their results.
+
+    `also` is the search that they are added to, as its address says it.
+    """
+    fields = dict(requested.request_fields())
     requested.wanted_k(fields)
     keys = [
         requested.service().keep_upload(requested.content_of(file), requested.wanted_box(fields))
         for file in requested.wanted_uploads()
     ]
-    said: dict[str, Any] = {
-        name: values for name, values in fields.items() if name in requested.SEARCH_FIELDS and name != "box"
-    }
-    return redirect(url_for(".found", **{**said, "like": [*fields.get("like", ()), *keys]}), 303)
+    also = requested.wanted_text(fields, "also")
+    asked = Asked.of(fields if also is None else {**fields, **parse_qs(also)})
+    box = asked.said.get("box") if also is not None else None  # else it was of the picture that came
+    return redirect(asked.address(like=[*asked.said.get("like", ()), *keys], box=box), 303)
 
 
 @pages.get("/uploads/<key>/thumbnail")
