@@ -74,13 +74,28 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Wait for the first request of a new client."""
-        try:
-            client, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
+        with contextlib.suppress(
+            BlockingIOError, ConnectionAbortedError
+        ):  # another process was faster, or the client left
+            self._welcome(*listener.accept(), listener)
+
+    def _welcome(self, client: socket.socket, address: Any, listener: Any) -> None:
         self.nr_conns += 1
         self._make_room()
         self._wait_for_request(_Connection(self.cfg, client, address, listener.getsockname()), b"")
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Take new clients, or not for now; at the end of the process take those that knocked already, and then no more.
+
+        Left open, the socket would go on letting clients knock whom nobody answers.
+        """
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+                    while self.nr_conns < self.worker_connections:
+                        self._welcome(*listener.accept(), listener)
+                listener.close()
 
     def _make_room(self) -> None:
         """Let the oldest connection without a request go, when nearly as many are open as may be."""

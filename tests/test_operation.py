@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
+from config import ROOT
+from publishing import publish_view
+from store import open_writer
+from tests.fakes import encoded, picture
 from tests.processes import Server, answer, running, upload
-from tests.test_publishing import published
+from tests.test_publishing import current, published, write_view
 
 pytestmark = pytest.mark.slow
 SEARCH = "/api/v1/search?image_id=7&k=5"
