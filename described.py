@@ -242,7 +242,8 @@ def _body(
             name: {"type": "array", "items": {"type": "string", "format": "binary"}, "description": text}
             for name, text in files.items()
         }
-        content[_FORMS[1]] = {"schema": {"type": "object", "properties": {**pictures, **properties}}}
+        shape = {"type": "object", "properties": {**pictures, **properties}, "additionalProperties": False}
+        content[_FORMS[1]] = {"schema": shape}
     return {"content": content}
 
 

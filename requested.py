@@ -314,7 +314,7 @@ SEARCH_FIELDS = (
 
 def refuse_unknown(fields: Fields, known: Sequence[str] = SEARCH_FIELDS, what: str = "a search") -> None:
     """Raise `RequestError` for a field that is not `known`: a misspelt filter would answer with everything."""
-    unknown = sorted(fields.keys() - set(known))
+    unknown = sorted(map(str, fields.keys() - set(known)))  # a part of a form may have no name: None
     if unknown:
         raise RequestError(f"There is no field {unknown[0][:40]!r}; {what} has: {', '.join(known)}.")
 

@@ -414,3 +414,12 @@ def test_a_misspelt_field_is_an_error_and_not_passed_over(client: FlaskClient, a
     error = answer.get_json()["error"]
     assert error["code"] == "bad_request"
     assert address.rpartition("&")[2].partition("=")[0] in error["message"]
+
+
+def test_a_part_of_a_form_without_a_name_is_no_field_of_a_search(client: FlaskClient) -> None:
+    parts = ('name="colour"', "")
+    body = (
+        "".join(f"--edge\r\nContent-Disposition: form-data; {part}\r\n\r\nred\r\n" for part in parts) + "--edge--\r\n"
+    )
+    answer = client.post("/api/v1/search", data=body, content_type="multipart/form-data; boundary=edge")
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (400, "bad_request")
