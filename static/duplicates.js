@@ -23,7 +23,7 @@ function remember(choices) {
 const boxes = [...form.querySelectorAll("input[name=keep]")];
 const forget = form.querySelector("[data-forget]");
 const state = form.querySelector("[data-state]");
-const submits = [...form.querySelectorAll("button[type=submit]")];
+const submits = [...form.querySelectorAll("button[type=submit]:not([hidden])")];
 
 function show() {
   const count = Object.keys(decided()).length;

@@ -39,6 +39,9 @@ export class Panel {
       event.preventDefault();
       this.#tag(new FormData(event.target).get("tag"));
     });
+    this.part("remove")?.addEventListener("formdata", (event) => {
+      for (const id of this.ids) event.formData.append("image_ids", id);
+    });
   }
 
   show(ids, text) {
