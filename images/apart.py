@@ -113,7 +113,7 @@ class Decoders:
 
     def warm(self) -> None:
         """Start one child, which gets ready while its parent goes on."""
-        self._put_back(self._take())
+        self._free.put(self._take())
 
     def close(self) -> None:
         """End all children that have nothing to do; one at work ends with its parent."""
@@ -144,7 +144,7 @@ class Decoders:
         finally:
             if not whole:
                 child.end()
-            self._put_back(child if whole else None)
+            self._free.put(child if whole else None)
 
     def _take(self) -> _Child:
         child = self._free.get()
@@ -155,11 +155,8 @@ class Decoders:
                 child.end()
             return _Child()
         except BaseException:
-            self._put_back(None)
+            self._free.put(None)
             raise
-
-    def _put_back(self, child: _Child | None) -> None:
-        self._free.put(child)
 
 
 class _Child:
@@ -178,6 +175,11 @@ class _Child:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C is for its parent, which still answers what it has begun
             )
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
 
     @property
     def runs(self) -> bool:
@@ -202,7 +204,7 @@ class _Child:
                 f"The picture could not be decoded within {timeout_s:g} seconds, so that was given up. Save it anew as JPEG "
                 "or PNG, or smaller, and send that."
             ) from error
-        except (OSError, EOFError, ValueError, KeyError, TypeError, struct.error) as error:
+        except (OSError, EOFError, ValueError, LookupError, TypeError, struct.error) as error:
             raise DecodingStoppedError(
                 "The picture brought its decoder down, so it cannot be read here. Save it anew as JPEG or PNG, and send that."
             ) from error

@@ -276,9 +276,9 @@ class SearchService:
         likes = [self._seen(loaded, example) for example in query.like]
         unlikes = [self._seen(loaded, example).vector for example in query.unlike]
         with timed("search"):
-            return self._found(loaded, query, kept, likes, unlikes)
+            return self._answer_to(loaded, query, kept, likes, unlikes)
 
-    def _found(
+    def _answer_to(
         self, loaded: Loaded, query: Query, kept: dict[Filter, Ids], likes: list[_Seen], unlikes: list[Vectors]
     ) -> SearchResult:
         vector = combined(
