@@ -35,6 +35,7 @@ from errors import (
     NoNetworkError,
     NoOriginalError,
     NotAnImageError,
+    OptionError,
     OriginalGoneError,
     OverloadedError,
     PlanError,
@@ -113,7 +114,10 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     NoNetworkError: (409, None),
     CollectionMissingError: (503, "There is no collection to search yet."),
     EmptyCollectionError: (503, "The collection has no images to search yet."),
-    PlanError: (409, "Files have changed or gone since they were indexed, so nothing was moved. Index again, and try again."),
+    PlanError: (
+        409,
+        "Files have changed or gone since they were indexed, so nothing was moved. Index again, and try again.",
+    ),
     QuarantineError: (503, "The files cannot be moved; the log of the service says why. Nothing is lost."),
     DiskFullError: (503, "The disk of the service has no room left, so no more was added or changed."),
     CollectionLockedError: (409, "Another job is changing the collection at the moment. Try again when it has ended."),
@@ -152,7 +156,10 @@ class Answer:
 def ask(fields: Fields, likes: tuple[Example, ...] | None = None) -> Answer:
     """Answer a request: what its fields ask for, or what they ask for about `likes`."""
     query = wanted_query(fields, wanted_likes(fields) if likes is None else likes)
-    return _cut(query, service().search(query))
+    answer = _cut(query, service().search(query))
+    if query.skip and not answer.found.matches:
+        raise OptionError(f"There is no page {asked_page(query):,}: nothing more is to be found.")
+    return answer
 
 
 def asked_k(query: Query) -> int | Literal["all"]:
