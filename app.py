@@ -25,7 +25,7 @@ from flask import (
     render_template,
     request,
 )
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 import api
 import guard
@@ -41,8 +41,8 @@ import web.groups
 import web.images
 import web.lists
 import web.map
-import web.place
 import web.metrics
+import web.place
 import web.search
 import web.signing
 import web.tags
@@ -194,6 +194,8 @@ _INDEX_FIRST = ("original_gone", "no_collection", "empty_collection")
 def _answer_error(error: Exception) -> Response | HTTPException:
     if isinstance(error, HTTPException) and (error.code is None or error.code < 400):
         return error  # a redirect
+    if type(error).__module__ == "gunicorn.http.errors":  # met where the body is read: chunks that are none
+        error = BadRequest("The body of the request cannot be read to its end.")
     problem = api.problem_of(error)
     g.problem = problem.code
     if problem.status >= 500 and not isinstance(error, api.EXPECTED_UNAVAILABLE):

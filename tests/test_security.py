@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
+import socket
 import struct
+import subprocess
+import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from flask.testing import FlaskClient
+from markupsafe import escape
+from playwright.sync_api import Browser, expect
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import requested
 from app import create_app
-from config import Settings
+from config import ROOT, Settings
 from described import Description
 from search import SearchService
 from tests.duplicated_collection import index, make_photos
 from tests.fakes import FakeService, encoded, picture
 from tests.grouped_collection import make_collection
+from tests.serving import FLAGS, served
 from tests.test_web_map import build_views
 
 TOKEN = "a-token-to-change-with"
@@ -435,3 +443,260 @@ def test_a_body_that_is_made_to_cost_much_is_refused(taking: FakeService, kind: 
     assert answer.status_code == status
     assert answer.json is not None
     assert len(answer.data) < 2_000
+
+
+# Over a real connection.
+
+
+@pytest.fixture(scope="module")
+def server(target: Target) -> Iterator[int]:
+    """Serve the collection as `python app.py` does, with small limits; the port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    options = [f"--port={port}", f"--rsc-files={target.settings.rsc_files}", "--upload-max-bytes=200000", "--workers=1"]
+    environment = {**os.environ, "LOOKALIKE_RUN_FOLDER": str(target.folder / "run")}
+    command = [sys.executable, str(ROOT / "app.py"), *options]
+    process = subprocess.Popen(command, cwd=target.folder, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "serves" in process.stdout.readline()
+    yield port
+    process.terminate()
+    process.wait(timeout=60)
+
+
+def raw(port: int, *parts: bytes, shut: bool = False) -> bytes:
+    """Send parts of a request, however wrong, and return all that comes until the connection ends."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+            if shut:
+                connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                answer += piece
+    return answer
+
+
+def head(method: str, address: str, *headers: str) -> bytes:
+    lines = [f"{method} {address} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def status_of(answer: bytes) -> int:
+    assert answer.startswith(b"HTTP/1.1 "), answer[:100]
+    return int(answer[9:12])
+
+
+def is_well(port: int) -> bool:
+    return status_of(raw(port, head("GET", "/images/1"))) == 200
+
+
+FORM = "Content-Type: multipart/form-data; boundary=x"
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread(server: int) -> None:
+    assert status_of(raw(server, head("POST", "/search", FORM, "Content-Length: 1000000000"))) == 413
+    assert is_well(server)
+
+
+def test_a_body_that_never_ends_is_answered_at_the_limit(server: int) -> None:
+    """Chunks say no length before; a service that waited for their end would wait and hold them for ever."""
+    begin = b'--x\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\n\r\n'
+    chunks = [b"%x\r\n" % len(begin) + begin + b"\r\n"] + [b"10000\r\n" + bytes(65536) + b"\r\n"] * 60
+    assert status_of(raw(server, head("POST", "/search", FORM, "Transfer-Encoding: chunked"), *chunks)) == 413
+    assert is_well(server)
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        pytest.param(
+            head("POST", "/search", FORM, "Content-Length: 500") + b"--x\r\n", id="more is announced than comes"
+        ),
+        pytest.param(head("POST", "/search", FORM, "Content-Length: -1") + b"--x\r\n", id="less than nothing"),
+        pytest.param(
+            head("POST", "/search", FORM, "Content-Length: 5", "Content-Length: 50") + b"--x\r\n", id="two lengths"
+        ),
+        pytest.param(head("POST", "/search", FORM, "Content-Length: +5") + b"--x\r\n", id="no number"),
+        pytest.param(
+            head("POST", "/search", FORM, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+            id="both kinds",
+        ),
+        pytest.param(
+            head("POST", "/search", FORM, "Transfer-Encoding: chunked, x") + b"0\r\n\r\n", id="unknown coding"
+        ),
+        pytest.param(head("POST", "/search", FORM, "Transfer-Encoding: chunked") + b"zz\r\n\r\n", id="no chunk"),
+        pytest.param(head("GET", "/" + "x" * 100_000), id="long address"),
+        pytest.param(head("GET", "/", *(f"X-{n}: y" for n in range(1000))), id="many headers"),
+        pytest.param(head("GET", "/", "X: " + "y" * 100_000), id="long header"),
+        pytest.param(head("GET", "/", "Evil header: x"), id="header with a space"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: rebound.example\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", id="two hosts"
+        ),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" + bytes(100) + b"\r\n\r\n", id="TLS"),
+    ],
+)
+def test_a_request_that_lies_gets_a_refusal_or_nothing(server: int, request_of: bytes) -> None:
+    answer = raw(server, request_of, shut=True)
+    assert not answer or 400 <= status_of(answer) < 500 or status_of(answer) == 501
+    assert answer.count(b"HTTP/1.1 ") <= 1  # no second request was hidden in it
+    assert is_well(server)
+
+
+def test_a_host_in_the_address_is_not_believed(server: int) -> None:
+    for host in (b"", b"Host: 127.0.0.1\r\n"):
+        answer = raw(server, b"GET http://rebound.example/ HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n")
+        assert b"rebound.example" not in answer
+
+
+def test_what_follows_a_body_is_no_part_of_it(server: int) -> None:
+    """A hidden request, if it were taken for one, would be answered on a connection that a proxy shares between people."""
+    hidden = head("GET", "/readyz")
+    body = b"--x--\r\n"
+    answer = raw(server, head("POST", "/search", FORM, f"Content-Length: {len(body)}") + body + hidden)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+# In a browser.
+
+
+PHOTOS, ELSEWHERE = "photos.example", "elsewhere.example"
+
+
+@pytest.fixture(scope="module")
+def chromium_of_names(browser: Browser, chromium: str) -> Iterator[Browser]:
+    """A Chromium to which two sites lie on this machine. Over plain HTTP it sends no Sec-Fetch headers to either."""
+    flags = [*FLAGS, f"--host-resolver-rules=MAP {PHOTOS} 127.0.0.1, MAP {ELSEWHERE} 127.0.0.1"]
+    running = browser.browser_type.launch(executable_path=chromium, args=flags)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def locked_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    settings = Settings(access_token="see-with-this-token", edit_token=TOKEN, hosts=f"{PHOTOS},127.0.0.1,localhost")
+    with served(create_app(service=FakeService(tmp_path_factory.mktemp("photographs"), settings))) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """Another site, of which every page sends a form to the address behind its "?", and leads there by a link."""
+    site = Flask("elsewhere")
+
+    @site.get("/")
+    def page() -> str:
+        where = escape(request.args["to"])
+        return (
+            f'<title>Elsewhere</title><a href="{where}">there</a><img src="{where}">'
+            f'<form method="post" action="{where}"><input name="tag" value="owned"><button>send</button></form>'
+        )
+
+    with served(site) as address:
+        yield address
+
+
+def named(address: str, name: str) -> str:
+    return address.replace("127.0.0.1", name)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_one_signs_in_is_led_back_and_signs_out(browser: Browser, locked_address: str, width: int) -> None:
+    with browser.new_context(base_url=locked_address, viewport={"width": width, "height": 800}) as context:
+        page = context.new_page()
+        page.goto("/images/3?k=12")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        expect(page.get_by_label("Token")).to_be_focused()
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not the right one")
+        page.get_by_label("Token").fill("see-with-this-token")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(f"{locked_address}/images/3?k=12")
+        assert page.evaluate("document.cookie") == ""
+        page.get_by_role("link", name="Sign in to change").click()
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(f"{locked_address}/images/3?k=12")
+        expect(page.get_by_role("button", name="Tag it")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_who_signed_in_comes_back_by_a_link_on_another_site(
+    chromium_of_names: Browser, locked_address: str, elsewhere: str
+) -> None:
+    """The cookie does not come along (SameSite=Strict), until the page asks for itself once more."""
+    with chromium_of_names.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{locked_address}/images/3")
+        page.get_by_label("Token").fill("see-with-this-token")
+        page.get_by_role("button", name="Sign in").click()
+        page.goto(f"{named(elsewhere, ELSEWHERE)}/?to={locked_address}/images/2")
+        page.get_by_role("link", name="there").click()
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        expect(page).to_have_url(f"{locked_address}/images/2")
+
+
+@pytest.mark.browser
+def test_over_plain_http_a_browser_sends_our_forms_and_no_other_sites(
+    chromium_of_names: Browser, tmp_path: Path, elsewhere: str
+) -> None:
+    """There it says nothing but Origin; with Referrer-Policy: no-referrer it would say "null" of both."""
+    settings = Settings(edits="on", hosts=PHOTOS, rsc_files=tmp_path / "none")
+    with (
+        served(create_app(service=FakeService(tmp_path, settings, names=("a.jpg",)))) as address,
+        contextlib.ExitStack() as stack,
+    ):
+        ours = named(address, PHOTOS)
+        page = stack.enter_context(chromium_of_names.new_context()).new_page()
+        page.goto(f"{ours}/images/1")
+        page.get_by_label("Another tag").fill("x" * 100 + " ")
+        with page.expect_response(lambda response: response.request.method == "POST") as own:
+            page.get_by_role("button", name="Tag it").click()
+        assert own.value.request.headers.get("sec-fetch-site") is None
+        assert own.value.status != 403
+        page.goto(f"{named(elsewhere, ELSEWHERE)}/?to={ours}/images/1/tags")
+        with page.expect_response(lambda response: response.request.method == "POST") as others:
+            page.get_by_role("button", name="send").click()
+        assert others.value.status == 403
+
+
+@pytest.mark.browser
+def test_a_page_runs_and_shows_nothing_that_was_put_into_it(browser: Browser, tmp_path: Path) -> None:
+    application = create_app(service=FakeService(tmp_path, Settings(), names=("a.jpg",)))
+    with served(application) as address, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        put = """async () => {
+                const said = [];
+                document.addEventListener("securitypolicyviolation", (event) => said.push(event.effectiveDirective));
+                document.body.insertAdjacentHTML("beforeend", `<div style="color: red" onclick="window.owned = 1"></div>
+                    <img src="http://127.0.0.1:9/x.png"><iframe src="/"></iframe><form action="http://127.0.0.1:9/"></form>`);
+                const script = document.createElement("script");
+                script.textContent = "window.owned = 1";
+                document.body.append(script);
+                document.body.lastElementChild.previousElementSibling.submit();
+                document.querySelector("div[onclick]").click();
+                await new Promise((done) => setTimeout(done, 300));
+                return [window.owned, said.sort()];
+            }"""
+        owned, said = page.evaluate(put)
+    assert owned is None
+    assert set(said) == {"form-action", "frame-src", "img-src", "script-src-attr", "script-src-elem", "style-src-attr"}
+
+
+@pytest.mark.browser
+def test_a_picture_that_is_also_a_page_is_shown_as_a_picture(browser: Browser, tmp_path: Path) -> None:
+    service = FakeService(tmp_path, Settings(), names=("a.html",))
+    service.paths[0].write_bytes(encoded(picture(1)) + SCRIPT)
+    with served(create_app(service=service)) as address, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{address}/images/1/view")
+        assert page.evaluate("document.images.length === 1 && document.images[0].naturalWidth") == 640
+        assert "owned" not in page.title()
