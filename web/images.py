@@ -1,4 +1,8 @@
-"""The page of one image: what is known of it, and its nearest images. Owns among which images that page can search."""
+"""The page of one image: what is known of it, and its nearest images.
+
+Owns among which images that page can search, and what it shows of the camera. Does not own its group, its copies or its place on
+the map, nor how images are found.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,16 @@ import guard
 import requested
 import web.duplicates
 import web.groups
-import web.map
+import web.place
+from errors import ImageError, ImageNotFoundError
+from images import Camera, Limits, read_camera
 from search import Example, Filter, ImageInfo
 from web.asked import conditions, in_words
 from web.search import results
 
 pages = Blueprint("images", __name__)
+
+MOST_COPIES = 8
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,18 @@ def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
     return [Choice(text or "all", given, given == now) for text, given in zip(texts, offered, strict=True)]
 
 
+def _camera(shown: ImageInfo) -> Camera | None:
+    """Return what took the photograph, read from its file now; None where it does not say, or is not there to be read."""
+    settings = requested.service().settings
+    limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
+    try:
+        path, _ = requested.service().original(shown.image_id)
+        with open(path, "rb") as file:
+            return read_camera(file, limits)
+    except (ImageNotFoundError, ImageError, OSError):  # gone or changed since; the page does not depend on it
+        return None
+
+
 @pages.get("/images/<image_id>")
 def image(image_id: str) -> str:
     """Show one image of the catalog, what is known of it, and its nearest images."""
@@ -56,7 +76,9 @@ def image(image_id: str) -> str:
         image=shown,
         group=web.groups.group_of_image(shown.image_id),
         copies=web.duplicates.copies_of(shown.image_id),
-        has_map=web.map.has_map(),
+        most_copies=MOST_COPIES,
+        place=web.place.place_of(shown.image_id),
+        camera=_camera(shown) if shown.has_file else None,
         may_edit=guard.may_edit(),
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
