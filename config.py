@@ -133,6 +133,11 @@ class Settings:
     )
 
     @property
+    def saved_folder(self) -> Path:
+        """`added_folder`, or its default: where pictures added from the pages are saved."""
+        return self.added_folder or self.rsc_files / "added"
+
+    @property
     def edits_allowed(self) -> bool:
         """Whether whoever reaches the service may change names and tags."""
         guarded = self.host in LOOPBACK_NAMES or self.edit_token is not None

@@ -148,11 +148,12 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
         raise CollectionMissingError(
             f"There is no collection in {settings.rsc_files.absolute()} yet, and no pattern is given."
         )
+    paths = list(dict.fromkeys([*found.paths, *_added_by_service(settings)])) if patterns else []
     show = show_progress("files", silent=arguments.quiet or arguments.json)
     with stopping_gently() as stop:
         job = Job(
             settings,
-            found.paths,
+            paths,
             prune=(_matcher(patterns) if patterns else lambda path: True) if arguments.prune else None,
             remove=_matcher([os.fsencode(pattern) for pattern in arguments.remove]) if arguments.remove else None,
             compact=arguments.compact,
@@ -167,6 +168,14 @@ def _index(arguments: argparse.Namespace, settings: Settings) -> int:
             _renew_views(settings, job.on_step)
     print(json.dumps(asdict(report), indent=2) if arguments.json else _report_text(report, settings))
     return 130 if report.interrupted else 0
+
+
+def _added_by_service(settings: Settings) -> list[bytes]:
+    """Return the pictures that were added from the pages: they lie among the collection's own files, where no pattern looks."""
+    from images import find_images
+
+    folder = settings.saved_folder
+    return find_images([os.fsencode(folder)]).paths if folder.is_dir() else []
 
 
 def _renew_views(settings: Settings, on_step: Callable[[str], None]) -> None:

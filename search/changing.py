@@ -72,11 +72,6 @@ class Added:
     error: LookalikeError | None = None
 
 
-def added_folder(settings: Settings) -> Path:
-    """Return the folder that pictures added by the service are saved in."""
-    return settings.added_folder or settings.rsc_files / "added"
-
-
 def add_pictures(service: SearchService, sent: Sequence[Sent]) -> list[Added]:
     """Decode the files that came, save those that are pictures, index them and publish; return what became of each, in order.
 
@@ -93,7 +88,7 @@ def add_pictures(service: SearchService, sent: Sequence[Sent]) -> list[Added]:
             if not isinstance(error, str)
         ]
     with open_writer(settings.rsc_files, command="the service, adding pictures") as writer:
-        saving = _Saving(writer, added_folder(settings))
+        saving = _Saving(writer, settings.saved_folder)
         try:
             saved = [
                 seen if isinstance(seen, ImageError) else saving.save(one, seen)
@@ -290,7 +285,7 @@ def apply_here(service: SearchService, plan: Plan, *, keeps_one: bool = True) ->
             "download the plan and apply it where the service runs: python duplicates.py --apply"
         )
     settings = as_published(service.settings, service.ready().generation)
-    done = move_out(plan, settings, added=added_folder(settings), keeps_one=keeps_one)
+    done = move_out(plan, settings, added=settings.saved_folder, keeps_one=keeps_one)
     service.refresh()
     return _summed(done)
 
