@@ -45,6 +45,8 @@ class Asked:
         said["like"] = list(dict.fromkeys([*like, *said.pop("image_id"), *said["like"]]))
         for name in ("page", "file", "unlike_file", "vector"):
             said.pop(name)
+        if said["ranking"][:1] == list(requested.service().rankings[:1]):
+            said["ranking"] = []  # the collection's own order need not be said
         return cls({name: tuple(values) for name, values in said.items() if values})
 
     @property
