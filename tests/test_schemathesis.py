@@ -6,6 +6,7 @@ The cases are the same in every run. https://schemathesis.readthedocs.io
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -47,7 +49,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
         yield schemathesis.openapi.from_wsgi("/api/v1/openapi.json", create_app(service=service))
 
 
-def ask(operation: APIOperation, mode: GenerationMode, known: int | None) -> None:
+def ask(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, known: int | None) -> None:
     """Ask one operation many things, in `mode`, about the image `known` or about any."""
     strategy = operation.as_strategy(
         generation_mode=mode, path_parameters=None if known is None else {"image_id": known}
@@ -62,7 +64,7 @@ def ask(operation: APIOperation, mode: GenerationMode, known: int | None) -> Non
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def answers_as_described(case: Case) -> None:
+    def answers_as_described(case: Case[Any]) -> None:
         case.call_and_validate(checks=CHECKS)
 
     answers_as_described()
@@ -72,6 +74,7 @@ def ask(operation: APIOperation, mode: GenerationMode, known: int | None) -> Non
 def test_whatever_is_asked_is_answered_as_it_is_described(schema: BaseSchema, mode: GenerationMode) -> None:
     asked, failures = 0, []
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
         operation = found.ok()
         about_image = any(parameter.name == "image_id" for parameter in operation.path_parameters)
         for known in (None, KNOWN) if about_image else (None,):
