@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import base64
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +19,14 @@ from flask import (
     Blueprint,
     Flask,
     Response,
+    before_render_template,
     current_app,
     g,
     jsonify,
     make_response,
     render_template,
     request,
+    template_rendered,
 )
 from werkzeug.exceptions import BadRequest, HTTPException
 
@@ -104,6 +107,8 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     app.register_error_handler(Exception, _answer_error)
     web.access_log.watch(app, web.metrics.add_metrics(app, service).count, web.access_log.log)
     app.before_request(stages.begin)
+    before_render_template.connect(_begin_rendering, app)
+    template_rendered.connect(_end_rendering, app)
     guard.protect(app, service.settings)
     app.after_request(_finish_headers)
     app.after_request(api.revalidate)
@@ -119,6 +124,14 @@ def __getattr__(name: str) -> Flask:
     if name == "app":
         return _application()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _begin_rendering(_: Flask, **__: object) -> None:
+    g.rendering_since = time.perf_counter()
+
+
+def _end_rendering(_: Flask, **__: object) -> None:
+    stages.add("render", time.perf_counter() - g.rendering_since)
 
 
 def _finish_headers(response: Response) -> Response:

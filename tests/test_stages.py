@@ -47,6 +47,12 @@ def test_an_answer_says_how_long_its_stages_took(tmp_path: Path) -> None:
     assert "Server-Timing" not in app.test_client().get("/healthz").headers
 
 
+def test_rendering_is_timed_of_pages_and_of_the_api(tmp_path: Path) -> None:
+    client = create_app(service=FakeService(tmp_path, Settings())).test_client()
+    for address in ("/search?like=1", "/api/v1/search?image_id=1"):
+        assert client.get(address).headers["Server-Timing"].startswith("render;dur=")
+
+
 def _timed() -> str:
     stages.add("decode", 0.25)
     return ""
