@@ -62,6 +62,8 @@ def server_options(settings: Settings) -> dict[str, object]:
         # A network that is opened for the first time on a machine is converted first.
         "timeout": 300,
         "loglevel": "warning",
+        # Which proxies are believed is the setting `proxies`; gunicorn would believe every process of this machine.
+        "forwarded_allow_ips": "",
         "on_starting": lambda server: _prepare(settings),
         "child_exit": lambda server, worker: _forget_gauges(settings, worker.pid),
         "raw_env": [f"PROMETHEUS_MULTIPROC_DIR={metrics_folder(settings)}"],

@@ -102,6 +102,10 @@ class FakeService(SearchService):
         return ("plain", "kind")
 
     @property
+    def uploads_at_work(self) -> int:
+        return 0
+
+    @property
     def serving(self) -> tuple[int, int] | None:
         return 1, len(self.described)
 

@@ -47,6 +47,7 @@ class Metrics:
         )
         self._in_progress = self._gauge("requests_in_progress", "Requests that are being answered now", "livesum")
         self._generation = self._gauge("generation", "Oldest generation that a process answers from", "livemin")
+        self._uploads = self._gauge("uploads_at_work", "Requests with pictures at the network or waiting", "livesum")
         self._images = self._gauge("images", "Images in the generation that is searched", "livemax")
 
     def _gauge(self, name: str, meaning: str, mode: Literal["livesum", "livemin", "livemax"]) -> Gauge:
@@ -63,6 +64,7 @@ class Metrics:
         if served.problem is not None:
             self._problems.labels(served.problem).inc()
         self._in_progress.dec()
+        self._uploads.set(self._service.uploads_at_work)
         if serving := self._service.serving:
             self._generation.set(serving[0])
             self._images.set(serving[1])
@@ -70,6 +72,7 @@ class Metrics:
     def begin(self) -> None:
         """Count one request that is going to be answered."""
         self._in_progress.inc()
+        self._uploads.set(self._service.uploads_at_work)
 
     def text(self) -> tuple[bytes, str]:
         """Return all measurements as Prometheus reads them, and their media type."""
