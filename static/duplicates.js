@@ -23,7 +23,7 @@ function remember(choices) {
 const boxes = [...form.querySelectorAll("input[name=keep]")];
 const forget = form.querySelector("[data-forget]");
 const state = form.querySelector("[data-state]");
-const submits = [...form.querySelectorAll("button[type=submit]:not([hidden])")];
+const submits = [...form.querySelectorAll("button[type=submit]")];
 
 function show() {
   const count = Object.keys(decided()).length;
@@ -68,6 +68,10 @@ if (boxes.length > 0) {
     box.addEventListener("change", () => take(box));
   }
   form.addEventListener("formdata", complete);
+  form.addEventListener("keydown", (event) => {
+    // It would press the first button, which may be the one that moves the files out.
+    if (event.key === "Enter" && event.target.type === "checkbox") event.preventDefault();
+  });
   forget.addEventListener("click", () => {
     sessionStorage.removeItem(STORED);
     for (const box of boxes) box.checked = box.defaultChecked;
