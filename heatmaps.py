@@ -4,9 +4,9 @@ Owns the projection and the colours of the overlay. Does not own networks (`back
 they lie (`search/explaining.py`). It is class activation mapping with the other picture's vector in place of a classifier's
 weights (Zhou et al., https://arxiv.org/abs/1512.04150; for pairs: Stylianou et al., https://arxiv.org/abs/1901.00536).
 
-What all pictures of a collection have in common is taken from both first. Measured with efficientnet_lite0 and crops of a quarter of
-the area, pasted into two photographs of caltech101-dev each (40 pairs): 67 % of the heat lies in the crop, and the hottest place in
-94 of 100; without that step 50 % and 89. With crops of a seventh: 44 % and 70, against 29 % and 56.
+What all pictures of a collection have in common is taken from both first. Measured with efficientnet_lite0 and crops of a quarter
+of the area, pasted into two photographs of caltech101-dev each (40 pairs): 67 % of the heat lies in the crop, and the hottest
+place in 94 of 100; without that step 50 % and 89. With crops of a seventh: 44 % and 70, against 29 % and 56.
 """
 
 from __future__ import annotations

@@ -52,15 +52,21 @@ def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
     return [Choice(text or "all", given, given == now) for text, given in zip(texts, offered, strict=True)]
 
 
-def _camera(shown: ImageInfo) -> Camera | None:
-    """Return what took the photograph, read from its file now; None where it does not say, or is not there to be read."""
-    settings = requested.service().settings
-    limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
+def _file(shown: ImageInfo) -> bytes | None:
+    """Return the path of an image's file, None where it came without, or where it is not the one that was indexed any more."""
     try:
-        path, _ = requested.service().original(shown.image_id)
+        return requested.service().original(shown.image_id)[0]
+    except ImageNotFoundError:
+        return None
+
+
+def _camera(path: bytes) -> Camera | None:
+    """Return what took the photograph, read from its file now; None where it does not say, or cannot be read."""
+    settings = requested.service().settings
+    try:
         with open(path, "rb") as file:
-            return read_camera(file, limits)
-    except (ImageNotFoundError, ImageError, OSError):  # gone or changed since; the page does not depend on it
+            return read_camera(file, Limits(settings.max_bytes, settings.max_pixels, settings.max_frames))
+    except (ImageError, OSError):  # the page does not depend on it
         return None
 
 
@@ -71,6 +77,7 @@ def image(image_id: str) -> str:
     shown = requested.service().image(requested.image_id_of_path(image_id))
     box = requested.wanted_box(fields)
     answer = api.ask(fields, (Example(shown.image_id, box),))
+    path = _file(shown)
     return render_template(
         "image.html",
         image=shown,
@@ -78,7 +85,8 @@ def image(image_id: str) -> str:
         copies=web.duplicates.copies_of(shown.image_id),
         most_copies=MOST_COPIES,
         place=web.place.place_of(shown.image_id),
-        camera=_camera(shown) if shown.has_file else None,
+        has_original=path is not None,
+        camera=None if path is None else _camera(path),
         may_edit=guard.may_edit(),
         box=box,
         box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
