@@ -77,12 +77,12 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         with contextlib.suppress(
             BlockingIOError, ConnectionAbortedError
         ):  # another process was faster, or the client left
-            self._welcome(*listener.accept(), listener)
+            self._welcome(listener.accept(), listener)
 
-    def _welcome(self, client: socket.socket, address: Any, listener: Any) -> None:
+    def _welcome(self, accepted: tuple[Any, Any], listener: Any) -> None:
         self.nr_conns += 1
         self._make_room()
-        self._wait_for_request(_Connection(self.cfg, client, address, listener.getsockname()), b"")
+        self._wait_for_request(_Connection(self.cfg, *accepted, listener.getsockname()), b"")
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Take new clients, or not for now; at the end of the process take those that knocked already, and then no more.
@@ -94,7 +94,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             for listener in self.sockets:
                 with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
                     while self.nr_conns < self.worker_connections:
-                        self._welcome(*listener.accept(), listener)
+                        self._welcome(listener.accept(), listener)
                 listener.close()
 
     def _make_room(self) -> None:
