@@ -5,6 +5,7 @@ Owns the seam of layer 2 (`NetworkId`, `Outputs`, `Backbone`) and `class_names`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,7 @@ def check_layer(row: BackboneRow, layer: str | None) -> str:
     return chosen
 
 
+@functools.cache
 def class_names() -> tuple[str, ...]:
     """Return the 1,000 names of ImageNet's classes, in the order of the networks' scores."""
     text = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import contextlib
 import heapq
 import itertools
 import re
+import secrets
 import selectors
 import socket
 import time
@@ -17,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-BOUNDARY = "benchmark-boundary"
 MOST_READ = 1 << 18
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -42,12 +42,13 @@ class Answers:
 
 
 def upload_request(content: bytes) -> bytes:
-    """Return the bytes that search by a picture."""
-    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="photograph"\r\n\r\n'.encode()
-    body = part + content + f"\r\n--{BOUNDARY}--\r\n".encode()
+    """Return the bytes that search by a picture, with a boundary of their own as every client makes one."""
+    boundary = secrets.token_hex(16)
+    part = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="photograph"\r\n\r\n'.encode()
+    body = part + content + f"\r\n--{boundary}--\r\n".encode()
     head = (
         "POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: multipart/form-data; boundary={boundary}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

@@ -224,9 +224,7 @@ def _prepared(answer: Mapping[str, Any], body: bytearray, wanted: Wanted) -> Pre
 def _send(to: socket.socket, head: Mapping[str, object], body: bytes, deadline: float | None = None) -> None:
     text = json.dumps(head).encode()
     _wait_until(to, deadline)
-    to.sendall(_LENGTHS.pack(len(text), len(body)) + text)
-    _wait_until(to, deadline)
-    to.sendall(body)
+    to.sendall(_LENGTHS.pack(len(text), len(body)) + text + body)
 
 
 def _receive(source: socket.socket, deadline: float | None = None) -> tuple[dict[str, Any], bytearray]:
