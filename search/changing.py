@@ -28,7 +28,7 @@ from errors import (
     OptionError,
     OriginalGoneError,
 )
-from images import Limits, decode_image
+from images import sniff_format
 from img2vec import Job, index_into
 from plans import REMOVE, Plan, PlanRow, is_as_indexed
 from quarantine import Applied, Restored, Run, move_out, remembered_runs, restore_to_collections
@@ -80,7 +80,7 @@ def add_pictures(service: SearchService, sent: Sequence[Sent]) -> list[Added]:
     `DiskFullError`, `CollectionError`: then nothing stays saved that is no image of the collection.
     """
     settings, backbone = service.settings, _network(service)
-    looked_at = [_look_at(one, settings) for one in sent]
+    looked_at = [_look_at(service, one) for one in sent]
     if all(isinstance(one, ImageError) for one in looked_at):
         return [
             Added(one.name, error=error)
@@ -115,13 +115,13 @@ def _network(service: SearchService) -> Backbone | None:
         return None
 
 
-def _look_at(one: Sent, settings: Settings) -> str | ImageError:
+def _look_at(service: SearchService, one: Sent) -> str | ImageError:
     """Return the format of a picture that can be decoded, else why it cannot."""
-    limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
     try:
-        return decode_image(one.content, limits, min_side=settings.thumbnail_size).format
+        service.check_decodes(one.content)
     except ImageError as error:
         return error
+    return sniff_format(one.content[:64]) or ""
 
 
 def as_published(settings: Settings, generation: Generation | None) -> Settings:

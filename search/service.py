@@ -376,6 +376,13 @@ class SearchService:
         vector = loaded.embedder.look(prepared.pixels[None])[0]
         return _Seen(vector, prepared.width, prepared.height, prepared.thumbnail)
 
+    def check_decodes(self, content: bytes) -> None:
+        """Raise `ImageError` unless an upload is a picture that can be decoded: tried in a child process, whatever it costs."""
+        settings = self.settings
+        limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
+        # No less of it than the job decodes afterwards, in this process.
+        self._decoders.prepare(content, Wanted(limits, (512, 512), "bilinear", settings.thumbnail_size))
+
     # Uploads that are kept for a while.
 
     @functools.cached_property

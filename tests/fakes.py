@@ -252,6 +252,9 @@ class FakeService(SearchService):
                 answers.append(error)
         return answers
 
+    def check_decodes(self, content: bytes) -> None:
+        self._example(Example(content))
+
     def keep_upload(self, content: bytes, box: Box | None = None) -> str:
         self.status()
         self._example(Example(content, box))
