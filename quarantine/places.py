@@ -6,13 +6,17 @@ Owns the choice of a quarantine for each file, and which ones a collection remem
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from errors import QuarantineError
 from plans import REMOVE, Plan, path_text, text_path
-from quarantine.journal import HIDDEN, Run, read_runs
+from quarantine.journal import HIDDEN, JOURNAL, Run, read_run
 from store import Store, StoreWriter
+
+logger = logging.getLogger("lookalike")
 
 REMEMBERED = "quarantines"
 """The word of the catalog under which the quarantines of a collection stand."""
@@ -85,7 +89,12 @@ def remembered(store: Store) -> list[Path]:
 def remembered_runs(store: Store) -> list[Run]:
     """Return all runs of the quarantines that a collection knows and that are there, the latest first.
 
-    Raises `QuarantineError` where a journal is damaged.
+    A run whose journal is damaged is logged and left out: the others can come back all the same.
     """
-    runs = [run for place in remembered(store) if place.is_dir() for run in read_runs(place)]
+    runs = []
+    for journal in (journal for place in remembered(store) for journal in place.glob(f"*/{JOURNAL}")):
+        try:
+            runs.append(read_run(journal.parent))
+        except QuarantineError as error:
+            logger.warning("%s", error)
     return sorted(runs, key=lambda run: run.folder.name.partition("-")[2], reverse=True)

@@ -305,7 +305,7 @@ def run_key(folder: Path) -> str:
 
 
 def runs(settings: Settings) -> list[Run]:
-    """Return the runs that moved files out of the collection, the latest first. Raises `QuarantineError`."""
+    """Return the runs that moved files out of the collection, the latest first."""
     store = open_store(settings.rsc_files)
     try:
         return remembered_runs(store)

@@ -279,3 +279,12 @@ def test_the_catalog_remembers_where_the_command_moved_files_too(service: Search
     apply_to_collection(plan, tmp_path / "photos", service.settings)
     assert [run.folder.parent for run in runs(service.settings)] == [tmp_path / "photos" / HIDDEN]
     assert Store(service.settings.rsc_files).meta("quarantines") is not None
+
+
+def test_one_damaged_journal_keeps_no_other_run_from_coming_back(service: SearchService) -> None:
+    ids = [info.image_id for info in service.some_images(1_000)][:2]
+    bad, good = (take_out(service, [image_id]).keys[0] for image_id in ids)
+    (damaged,) = [run for run in runs(service.settings) if run_key(run.folder) == bad]
+    (damaged.folder / "journal.jsonl").write_text("no journal\n")
+    assert [run_key(run.folder) for run in runs(service.settings)] == [good]
+    assert bring_back(service, good).restored == 1
