@@ -308,7 +308,8 @@ def _address() -> str:
 def known_names(settings: Settings) -> frozenset[str]:
     """Return the host names, in small letters, that a service with `settings` answers to; besides them perhaps IP addresses."""
     if settings.hosts is not None:
-        return frozenset(_host_name(name.strip()) for name in settings.hosts.split(",") if name.strip())
+        # What runs on this machine (a monitor, a proxy's probe) may call it so; no other site can make a browser do it.
+        return frozenset({*LOOPBACK_NAMES, *(_host_name(name.strip()) for name in settings.hosts.split(","))} - {""})
     if settings.host in LOOPBACK_NAMES:
         return frozenset(LOOPBACK_NAMES)
     own = socket.gethostname().lower()

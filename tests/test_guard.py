@@ -370,7 +370,9 @@ def test_what_came_through_a_proxy_is_not_from_this_machine(folder: Path) -> Non
         (Settings(host="0.0.0.0"), "rebound.example", False),
         (Settings(hosts="photos.example, Other.example"), "photos.example:8080", True),
         (Settings(hosts="photos.example, Other.example"), "other.example", True),
-        (Settings(hosts="photos.example"), "localhost", False),
+        (Settings(hosts="photos.example,"), "localhost", True),
+        (Settings(hosts="photos.example,"), "", False),
+        (Settings(hosts="photos.example"), "this-machine", False),
         (Settings(hosts="photos.example", host="0.0.0.0"), "192.168.1.5", False),
     ],
 )
@@ -389,7 +391,7 @@ def test_a_service_answers_to_its_own_names_alone(
 def test_what_proxies_say_is_believed_where_there_are_some(folder: Path) -> None:
     said = {"X-Forwarded-Host": "photos.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
     alone = client_of(folder, replace(LOCKED, hosts="photos.example"))
-    assert alone.get("/", headers=said).status_code == 421
+    assert alone.get("/", headers={**said, "Host": "elsewhere.example"}).status_code == 421
     assert "Strict-Transport-Security" not in alone.get("/", headers=said).headers
     behind = client_of(folder, replace(LOCKED, hosts="photos.example", proxies=1))
     answer = behind.post("/sign-in", data={"token": SEE}, headers={**said, "Origin": "https://photos.example"})
