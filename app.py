@@ -187,6 +187,11 @@ _HELP: Mapping[str, Help] = {
     "too_many_bytes": Help("That file is too large", "A copy 2,000 pixels wide finds the same.", upload=True),
     "too_many_pixels": Help("That picture is too large", "A copy 2,000 pixels wide finds the same.", upload=True),
     "too_many_frames": Help("That picture is too long", "Save one of its frames as a picture of its own.", upload=True),
+    "decoding_stopped": Help(
+        "That picture cannot be read", "Save it again as JPEG or PNG, or choose another one.", upload=True
+    ),
+    "upload_gone": Help("That picture is forgotten", "Choose it again, here.", upload=True),
+    "overloaded": Help("Too many pictures at once", "Wait a moment, then send it again.", upload=True),
     "unknown_image": Help(
         "No such image", "It may have left the collection since. Search with a picture instead.", upload=True
     ),
