@@ -30,7 +30,7 @@ _ORDERS: Mapping[str, str] = {"kind": "same kind", "plain": "same picture"}
 MEANINGS = (
     (0.999, "very alike", "of 1,000 random pairs of this collection, at most one is as alike"),
     (0.99, "alike", "at most one of 100"),
-    (0.95, "somewhat alike", "at most one of 20"),
+    (0.95, "rather alike", "at most one of 20"),
     (0.8, "a little alike", "at most one of 5"),
     (0.0, "hardly alike", "more than that"),
 )
