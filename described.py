@@ -8,6 +8,7 @@ Source: https://spec.openapis.org/oas/v3.1.1.html
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -162,12 +163,13 @@ def _schemas(said: list[Operation]) -> tuple[dict[type[Any], dict[str, Any]], di
     used: dict[type[Any], None] = {Problem: None}
     for operation in said:
         shapes = (operation.description.answer, operation.address_fields, operation.body_fields)
-        used.update((base, None) for shape in shapes if isinstance(shape, type) for base in _with_bases(shape))
+        used.update((shape, None) for shape in shapes if isinstance(shape, type))
+    inherited = {base for shape in used for base in _with_bases(shape)} - used.keys()
     # A list of each, since a shape that is asked about alone does not take this configuration.
     config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
     adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
         (shape.__name__, "validation", TypeAdapter(list[shape], config=config))  # type: ignore[valid-type]
-        for shape in used
+        for shape in [*used, *inherited]
     ]
     schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=_REF)
     components: dict[str, dict[str, Any]] = definitions["$defs"]
@@ -176,6 +178,10 @@ def _schemas(said: list[Operation]) -> tuple[dict[type[Any], dict[str, Any]], di
             for name, schema in components[base.__name__]["properties"].items():
                 if "description" in schema:
                     components[shape.__name__]["properties"][name]["description"] = schema["description"]
+    referred = json.dumps(components)
+    for base in inherited:
+        if f'/{base.__name__}"' not in referred:
+            del components[base.__name__]
     return {shape: schemas[shape.__name__, "validation"]["items"] for shape in used}, components
 
 
