@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ api = Blueprint("changes_api", __name__, url_prefix="/api/v1")
 MOST_SENT = 200
 """Files that one request may bring; together they may have `upload_max_bytes`."""
 RUNS_A_PAGE = 12
+CHOICES_A_PAGE = 96
 SHOWN = 8
 """Pictures of a run that a page shows."""
 
@@ -218,6 +219,26 @@ def _told(added: Sequence[Added]) -> list[FileAdded]:
 
 
 # Taking out, and bringing back.
+
+
+@pages.get("/images/choose")
+def choose() -> str:
+    """Show the images that words and filters keep, a page of them, each to be chosen for taking out."""
+    guard.check_may_change()
+    fields = request_fields()
+    refuse_unknown(fields, (*requested.FILTER_FIELDS, "page"), "choosing images")
+    where, service = requested.wanted_where(fields), requested.service()
+    ids = service.listed(where)
+    page = wanted_page(fields, len(ids), CHOICES_A_PAGE)
+    known = service.images(ids[page.places].tolist())
+    return render_template(
+        "choose.html",
+        status=_status(),
+        images=[known[image_id] for image_id in sorted(known)],
+        count=len(ids),
+        page=page,
+        kept={} if where is None else {name: value for name, value in asdict(where).items() if value is not None},
+    )
 
 
 @pages.post("/images/remove")

@@ -1,0 +1,43 @@
+// Counts what is chosen on a page of images and chooses all or none of them; with Shift held down, all from the last one chosen on.
+// Reads data-choose, data-state, data-all. The form works without this script.
+
+const form = document.querySelector("[data-choose]");
+const boxes = form ? [...form.querySelectorAll("input[name=image_ids]")] : [];
+const state = form?.querySelector("[data-state]");
+const all = form?.querySelector("[data-all]");
+const submit = form?.querySelector("button[type=submit]");
+let last = null;
+
+function show() {
+  const count = boxes.filter((box) => box.checked).length;
+  state.textContent = count === 1 ? "1 image chosen" : `${count} images chosen`;
+  all.textContent = count === boxes.length ? "Choose none" : "Choose all on this page";
+  submit.disabled = count === 0;
+}
+
+function chooseUpTo(box) {
+  const [from, to] = [boxes.indexOf(last), boxes.indexOf(box)].sort((a, b) => a - b);
+  for (const between of boxes.slice(from, to + 1)) between.checked = box.checked;
+}
+
+if (form) {
+  for (const box of boxes) {
+    box.addEventListener("click", (event) => {
+      if (event.shiftKey && last) chooseUpTo(box);
+      last = box;
+      show();
+    });
+  }
+  all.addEventListener("click", () => {
+    const chosen = !boxes.every((box) => box.checked);
+    for (const box of boxes) box.checked = chosen;
+    show();
+  });
+  form.addEventListener("keydown", (event) => {
+    // It would press the button that takes them out.
+    if (event.key === "Enter" && event.target.type === "checkbox") event.preventDefault();
+  });
+  window.addEventListener("pageshow", show); // going back shows the page as it was left
+  all.hidden = false;
+  show();
+}
