@@ -26,9 +26,11 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 import app as app_module
+import web.search
 from app import create_app
 from commands.serve import address_line, main, server_options
 from config import ROOT, Settings
+from search import Match
 from tests.fakes import NAMES, FakeService, encoded, picture
 
 SETTINGS = Settings(upload_max_bytes=8_000_000, upload_max_pixels=4_000_000, max_results=48)
@@ -233,6 +235,121 @@ def test_an_image_has_a_page_with_what_is_known_of_it_and_its_own_neighbours(cli
 def test_the_address_of_a_search_leads_to_the_form(client: FlaskClient) -> None:
     answer = client.get("/search")
     assert (answer.status_code, answer.location) == (302, "/")
+
+
+# Addresses of searches.
+
+
+def test_several_pictures_are_one_search_and_each_can_be_taken_off_it(client: FlaskClient) -> None:
+    files = [(io.BytesIO(encoded(picture(number), quality=40)), f"{number}.jpg") for number in (14, 15)]
+    answer = client.post("/search", data={"file": files, "k": "12"})
+    assert (answer.status_code, len(re.findall("like=u", answer.location))) == (303, 2)
+    page = page_of(client, answer.location)
+    assert page.count('alt="The picture you sent"') == 2
+    off = [str(link["href"]) for link in Tags(page).named("a") if link.get("class") == "off"]
+    assert [len(re.findall("like=u", address)) for address in off] == [1, 1]
+    assert all(client.get(address).status_code == 200 for address in off)
+
+
+def test_a_picture_is_added_to_a_search_with_all_that_it_says(client: FlaskClient) -> None:
+    page = page_of(client, "/search?like=3&unlike=5&label=beach&k=12&box=0,0,0.5,1")
+    (also,) = [field["value"] for field in Tags(page).named("input") if field.get("name") == "also"]
+    data = {"file": (io.BytesIO(encoded(picture(14))), "mine.jpg"), "also": also, "k": "48"}
+    address = client.post("/search", data=data).location
+    assert re.search(r"[?]like=3&like=u\d{22}&", address)
+    for said in ("unlike=5", "label=beach", "k=12", "box=0,0,0.5,1"):
+        assert said in address.replace("%2C", ",")
+
+
+def test_a_box_belongs_to_the_first_picture_and_goes_with_it(client: FlaskClient, service: FakeService) -> None:
+    page = page_of(client, "/search?like=3&like=4&unlike=5&box=0,0,0.5,1&radius=1.5")
+    assert [example.box is not None for example in service.asked[-1].like] == [True, False]
+    first, second, unlike = [str(link["href"]) for link in Tags(page).named("a") if link.get("class") == "off"]
+    assert (first, second) == ("/search?like=4&unlike=5&radius=1.5", "/search?like=3&unlike=5&box=0,0,0.5,1&radius=1.5")
+    assert "unlike" not in unlike
+    alone = page_of(client, "/search?like=3&unlike=5&label=beach&radius=1.5")
+    assert re.findall('class="off" href="([^"]*)"', alone)[0] == "/search?label=beach"
+
+
+def test_words_and_filters_find_images_without_a_picture(client: FlaskClient) -> None:
+    page = page_of(client, "/search?text=HOLIDAY+beach&k=12")
+    assert "9 images" in page
+    shown = re.findall(r'src="/images/(\d+)/thumbnail"', page)
+    assert [NAMES[int(number) - 1] for number in shown] == [f"holiday-{number}.jpg" for number in range(13, 31, 2)]
+    assert "Nothing found" in page_of(client, "/search?label=nowhere")
+    chips = re.search(r'<ul class="chips".*?</ul>', page_of(client, "/search?text=holiday&label=beach"), re.DOTALL)
+    assert chips is not None
+    assert [link["href"] for link in Tags(chips[0]).named("a")] == ["/search?label=beach", "/search?text=holiday"]
+
+
+def test_pages_lead_on_and_back_and_end(client: FlaskClient) -> None:
+    seen: list[str] = []
+    address: str | None = "/search?like=3&k=12"
+    while address is not None:
+        page = page_of(client, address)
+        seen += re.findall(r'<li class="r\d+"><a href="/images/(\d+)', page)
+        address = next((str(link["href"]) for link in Tags(page).named("a") if link.get("rel") == "next"), None)
+    assert len(seen) == len(set(seen)) == len(NAMES) - 1
+    assert ">25 · " in page
+    assert (
+        next(link["href"] for link in Tags(page).named("a") if link.get("rel") == "prev")
+        == "/search?like=3&k=12&page=2"
+    )
+    for address in (
+        "/search?like=3&k=12&page=4",
+        "/search?text=holiday&page=9",
+        "/search?like=3&page=0",
+        "/search?like=3&page=999",
+    ):
+        assert client.get(address).status_code == 400
+
+
+def test_empty_fields_of_a_form_do_not_stay_in_the_address(client: FlaskClient) -> None:
+    sent = client.get("/search?text=&folder=&like=3&k=12&page=2&image_id=4&ranking=plain&orientation=")
+    assert (sent.status_code, sent.location) == (302, "/search?like=4&like=3&k=12")
+
+
+def test_an_upload_that_is_no_longer_kept_is_said_with_a_form_to_send_it_again(client: FlaskClient) -> None:
+    answer = client.get("/search?like=u" + "9" * 22)
+    assert answer.status_code == 404
+    assert "That picture is forgotten" in answer.text
+    assert Tags(answer.text).named("form")
+
+
+def test_results_are_marked_in_a_form_that_says_the_whole_search(client: FlaskClient) -> None:
+    page = page_of(client, "/search?like=3&unlike=5&label=beach&k=12&page=1")
+    form = re.search(r'<form class="marking".*?</form>', page, re.DOTALL)
+    assert form is not None
+    fields = Tags(form[0]).named("input")
+    hidden = {(field["name"], field["value"]) for field in fields if field["type"] == "hidden"}
+    assert hidden == {("like", "3"), ("unlike", "5"), ("label", "beach"), ("k", "12")}
+    boxes = [field for field in fields if field["type"] == "checkbox"]
+    assert {field["name"] for field in boxes} == {"like", "unlike"}
+    assert all(str(field["aria-label"]).startswith(("More like ", "Less like ")) for field in boxes)
+
+
+@pytest.mark.parametrize(
+    ("size", "named"), [((640, 480), "r135"), ((1600, 200), "r240"), ((120, 1600), "r70"), ((300, 301), "r100")]
+)
+def test_every_shape_has_a_class_of_the_style_sheet(service: FakeService, size: tuple[int, int], named: str) -> None:
+    image = replace(service.image(1), thumbnail_width=size[0], thumbnail_height=size[1])
+    assert web.search.shape(image) == named
+    style = (ROOT / "static" / "app.css").read_text()
+    assert f".{named} {{ --r: {int(named[1:]) / 100:g}; }}" in style
+
+
+@pytest.mark.parametrize(
+    ("similarity", "closer", "said"),
+    [
+        (0.995, 0.9999, "nearly the same"),
+        (0.8, 0.9999, "very alike"),
+        (0.8, 0.99, "alike"),
+        (0.1, 0.2, "hardly alike"),
+        (0.9, None, ""),
+    ],
+)
+def test_a_similarity_is_put_in_words(service: FakeService, similarity: float, closer: float | None, said: str) -> None:
+    assert web.search.meaning(Match(1, similarity, 1 - similarity, closer, service.image(1))) == said
 
 
 def test_names_that_look_like_html_stay_text(client: FlaskClient) -> None:
