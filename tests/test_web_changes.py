@@ -327,3 +327,24 @@ def test_a_picture_is_taken_out_from_its_page_by_keyboard(browser: Browser, addr
 def test_settings_say_where_added_pictures_lie(tmp_path: Path) -> None:
     assert Settings(rsc_files=tmp_path).saved_folder == tmp_path / "added"
     assert Settings(rsc_files=tmp_path, added_folder=tmp_path / "x").saved_folder == tmp_path / "x"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_images_of_a_folder_are_chosen_and_taken_out(browser: Browser, address: str, width: int) -> None:
+    with browser.new_context(base_url=address, viewport={"width": width, "height": 800}) as context:
+        page = signed_in(context, "/search?folder=camera+roll")
+        watch = Watch(context)
+        page.get_by_role("link", name="Choose some to take out").click()
+        boxes = page.get_by_role("checkbox")
+        expect(boxes).to_have_count(5)
+        out = page.get_by_role("button", name="Take the chosen ones out")
+        expect(out).to_be_disabled()
+        boxes.nth(0).check()
+        boxes.nth(2).click(modifiers=["Shift"])
+        expect(page.get_by_text("3 images chosen")).to_be_visible()
+        boxes.nth(1).press("Enter")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        out.click()
+        expect(page.locator(".held img")).to_have_count(3)
+        assert watch.complaints == []
