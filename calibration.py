@@ -22,6 +22,7 @@ never be zero".
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -71,7 +72,7 @@ class Calibration:
 
     def share_closer(self, similarity: float) -> float:
         """Return which share 0…1 of random pairs is less alike than `similarity`: rounded down, at most n/(n+1) for n pairs."""
-        below = int(np.searchsorted(self.cosines, similarity, side="left"))
+        below = bisect.bisect_left(self.cosines, similarity)
         if below == 0:
             return 0.0
         return self.pairs / (self.pairs + 1) if below == len(self.shares) else self.shares[below - 1]

@@ -342,4 +342,5 @@ def wanted_query(fields: Fields, likes: tuple[Example, ...]) -> Query:
         ranking=cast(Any, wanted_text(fields, "ranking")),
         where=wanted_where(fields),
         skip=skip,
+        thumbnail=False,  # pages have that of `keep_upload`
     )

@@ -63,20 +63,21 @@ _ERRORS: Mapping[str, type[ImageError]] = {
 class Wanted:
     """What to make of a file: the network's input (height, width), by `resample`, of the `part` of the picture, and a thumbnail.
 
-    `part`: left, top, right and bottom as shares 0…1 of the upright picture; None for all of it.
+    `thumbnail_size`: its longest side in pixels, None for none. `part`: left, top, right and bottom as shares 0…1 of the upright
+    picture, None for all of it.
     """
 
     limits: Limits
     input_size: tuple[int, int]
     resample: str
-    thumbnail_size: int
+    thumbnail_size: int | None
     part: tuple[float, float, float, float] | None = None
 
     @property
     def min_side(self) -> int:
         """Return how many pixels a side the picture must keep so that its part loses nothing."""
         share = 1.0 if self.part is None else min(self.part[2] - self.part[0], self.part[3] - self.part[1])
-        return math.ceil(max(*self.input_size, self.thumbnail_size) / share)
+        return math.ceil(max(*self.input_size, self.thumbnail_size or 0) / share)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Prepared:
     """What a file became: `pixels` uint8 (height, width, 3) of the part, a JPEG of all, and the sides of the full picture."""
 
     pixels: npt.NDArray[np.uint8]
-    thumbnail: bytes
+    thumbnail: bytes | None
     width: int
     height: int
 
@@ -94,7 +95,9 @@ def prepare(content: bytes, wanted: Wanted) -> Prepared:
     decoded = decode_image(content, wanted.limits, min_side=wanted.min_side)
     picture = decoded.image if wanted.part is None else cut_part(decoded.image, wanted.part)
     pixels = network_input(picture, wanted.input_size, resample=wanted.resample)
-    return Prepared(pixels, make_thumbnail(decoded.image, wanted.thumbnail_size), decoded.width, decoded.height)
+    size = wanted.thumbnail_size
+    thumbnail = None if size is None else make_thumbnail(decoded.image, size)
+    return Prepared(pixels, thumbnail, decoded.width, decoded.height)
 
 
 class Decoders:
@@ -215,7 +218,7 @@ def _prepared(answer: Mapping[str, Any], body: bytearray, wanted: Wanted) -> Pre
         raise _ERRORS[answer["error"]](str(answer["message"])[:1000])
     shape = (*wanted.input_size, 3)
     pixels = np.frombuffer(body, np.uint8, math.prod(shape)).reshape(shape)
-    return Prepared(pixels, bytes(body[pixels.size :]), int(answer["width"]), int(answer["height"]))
+    return Prepared(pixels, bytes(body[pixels.size :]) or None, int(answer["width"]), int(answer["height"]))
 
 
 # What parent and child say: the lengths of both parts, a JSON object, and bytes.
@@ -276,7 +279,7 @@ def _answer(content: bytes, wanted: Wanted) -> tuple[dict[str, object], bytes]:
         return {"error": error.code, "message": str(error)}, b""
     except MemoryError:
         return {"error": UnreadableFileError.code, "message": "There is not enough memory to decode the image."}, b""
-    return {"width": prepared.width, "height": prepared.height}, prepared.pixels.tobytes() + prepared.thumbnail
+    return {"width": prepared.width, "height": prepared.height}, prepared.pixels.tobytes() + (prepared.thumbnail or b"")
 
 
 def _limit(limits: Limits, timeout_s: float) -> None:

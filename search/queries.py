@@ -98,7 +98,7 @@ class Query:
 
     `radius` is in the units of `metric`: cosine is 1 - cosine, 0…2; euclidean is between the vectors as they are stored.
     `ranking` None is the collection's own; with a radius or euclidean distance the order is always by distance. `skip`: how many
-    of the first are left out, for the next page of an answer.
+    of the first are left out, for the next page of an answer. `thumbnail`: whether a small JPEG of an upload is wanted.
     Raises `QueryError`, naming the value, for what makes no sense.
     """
 
@@ -111,6 +111,7 @@ class Query:
     ranking: RankingName | None = None
     where: Filter | None = None
     skip: int = 0
+    thumbnail: bool = True
 
     def __post_init__(self) -> None:
         if not self.like:

@@ -273,7 +273,7 @@ class SearchService:
 
     def _answer(self, loaded: Loaded, query: Query, kept: dict[Filter, Ids]) -> SearchResult:
         """Answer `query`; `kept` remembers what filters keep from one query to the next."""
-        likes = [self._seen(loaded, example) for example in query.like]
+        likes = [self._seen(loaded, example, thumbnail=query.thumbnail) for example in query.like]
         unlikes = [self._seen(loaded, example).vector for example in query.unlike]
         with timed("search"):
             return self._answer_to(loaded, query, kept, likes, unlikes)
@@ -334,12 +334,12 @@ class SearchService:
 
     # Examples as vectors.
 
-    def _seen(self, loaded: Loaded, example: Example) -> _Seen:
+    def _seen(self, loaded: Loaded, example: Example, *, thumbnail: bool = False) -> _Seen:
         source = example.source
         if isinstance(source, bytes):
             settings = self.settings
             limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
-            return self._looked_at(loaded, source, limits, example)
+            return self._looked_at(loaded, source, limits, example, thumbnail=thumbnail)
         if isinstance(source, str):
             kept = self.kept_upload(source)
             return _Seen(kept.vector, kept.width, kept.height, kept.thumbnail)
@@ -353,24 +353,25 @@ class SearchService:
         place = loaded.snapshot.position(source)
         if example.box is None:
             return _Seen(loaded.snapshot.take(np.array([place]))[0], record.width, record.height)
-        return self._part_of_original(loaded, record, example)
+        return self._part_of_original(loaded, record, example, thumbnail=thumbnail)
 
-    def _part_of_original(self, loaded: Loaded, record: Record, example: Example) -> _Seen:
+    def _part_of_original(self, loaded: Loaded, record: Record, example: Example, *, thumbnail: bool) -> _Seen:
         settings = self.settings
         limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
         check_original(record)
         try:
             with open(record.path, "rb") as file:
                 content = file.read()
-            return self._looked_at(loaded, content, limits, example)
+            return self._looked_at(loaded, content, limits, example, thumbnail=thumbnail)
         except (OSError, ImageError) as error:
             raise OriginalGoneError(f"The file of image {record.image_id} can no longer be read: {error}") from error
 
-    def _looked_at(self, loaded: Loaded, content: bytes, limits: Limits, example: Example) -> _Seen:
+    def _looked_at(self, loaded: Loaded, content: bytes, limits: Limits, example: Example, *, thumbnail: bool) -> _Seen:
         """Decode a picture no larger than need be, apart from this process, and let the network look at it or at a part of it."""
         row = loaded.embedder.row
         part = None if example.box is None else example.box.edges
-        wanted = Wanted(limits, row.input_size, row.resample, self.settings.thumbnail_size, part)
+        size = self.settings.thumbnail_size if thumbnail else None
+        wanted = Wanted(limits, row.input_size, row.resample, size, part)
         with timed("decode"):
             prepared = self._decoders.prepare(content, wanted)
         vector = loaded.embedder.look(prepared.pixels[None])[0]
@@ -396,7 +397,7 @@ class SearchService:
         """
         loaded = self.ready()
         with self._places.place():
-            seen = self._seen(loaded, Example(content, box))
+            seen = self._seen(loaded, Example(content, box), thumbnail=True)
         if seen.thumbnail is None or seen.width is None or seen.height is None:
             raise QueryError("Only a picture can be kept.")
         return self._uploads.keep(

@@ -50,7 +50,11 @@ def test_a_child_makes_of_a_picture_what_this_process_does(
     np.testing.assert_array_equal(there.pixels, here.pixels)
     assert there.pixels.shape == (224, 224, 3)
     assert (there.thumbnail, there.width, there.height) == (here.thumbnail, 900, 700)
-    assert max(Image.open(io.BytesIO(there.thumbnail)).size) == 256
+    assert max(Image.open(io.BytesIO(there.thumbnail or b"")).size) == 256
+
+
+def test_a_thumbnail_is_made_where_it_is_wanted(decoders: Decoders) -> None:
+    assert decoders.prepare(encoded(picture(1)), replace(WANTED, thumbnail_size=None)).thumbnail is None
 
 
 @pytest.mark.parametrize(
