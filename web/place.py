@@ -21,7 +21,8 @@ from web.map import TITLES
 
 pages = Blueprint("place", __name__)
 
-SIDE = 160
+SIDE, SIDE_OF_FEW, FEW = 160, 80, 1_000
+"""Pixels of the picture; pages show it larger, so fewer make larger dots."""
 GREY = 128
 FAINTEST = 120
 """Opacity of one dot alone, of 255."""
@@ -55,12 +56,13 @@ def _layout(drawn: Map) -> str:
 def _dots(store: Store, generation: Generation) -> bytes:
     """Return all images of the map as dots: a PNG of one grey, whose opacity says how many lie there."""
     drawn = open_map(store, generation)
-    places = np.clip((drawn.layouts[_layout(drawn)] * SIDE).astype(np.int64), 0, SIDE - 1)
-    counts = np.zeros((SIDE, SIDE))
+    side = SIDE_OF_FEW if len(drawn.ids) < FEW else SIDE
+    places = np.clip((drawn.layouts[_layout(drawn)] * side).astype(np.int64), 0, side - 1)
+    counts = np.zeros((side, side))
     np.add.at(counts, (places[:, 1], places[:, 0]), 1)
     full = np.quantile(counts[counts > 0], 0.95)
     opacity = np.where(counts > 0, FAINTEST + (255 - FAINTEST) * np.minimum(1, counts / max(full, 1)), 0)
-    picture = np.stack([np.full((SIDE, SIDE), GREY), opacity], axis=2).round().astype(np.uint8)
+    picture = np.stack([np.full((side, side), GREY), opacity], axis=2).round().astype(np.uint8)
     content = io.BytesIO()
     Image.fromarray(picture, "LA").save(content, "PNG", optimize=True)
     return content.getvalue()
