@@ -49,6 +49,7 @@ from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, 
 from vectors import Ids, Vectors
 
 logger = logging.getLogger("lookalike")
+LOAD_ATTEMPTS = 5
 _Opened = TypeVar("_Opened")
 
 
@@ -127,7 +128,7 @@ class SearchService:
             return
         try:
             if self._loaded is loaded:
-                self._loaded = self._load(stamp, loaded)
+                self._loaded = self._load_newest(stamp, loaded)
         except LookalikeError as error:
             if loaded is None:
                 raise
@@ -135,6 +136,18 @@ class SearchService:
             logger.error("The new generation cannot be loaded, the old one goes on answering: %s", error)
         finally:
             self._refreshing.release()
+
+    def _load_newest(self, stamp: tuple[int, int], before: Loaded | None) -> Loaded:
+        """Load the generation of `stamp`, or the one that took its place: its files go when two have come since."""
+        for _ in range(LOAD_ATTEMPTS):
+            try:
+                return self._load(stamp, before)
+            except (LookalikeError, OSError):
+                newer = Store(self.settings.rsc_files).current_stamp()
+                if newer in (None, stamp):
+                    raise
+                stamp = newer
+        return self._load(stamp, before)
 
     def _load(self, stamp: tuple[int, int], before: Loaded | None) -> Loaded:
         store = self._opened_store()
