@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -155,13 +156,23 @@ def _serve(settings: Settings) -> int:
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
     from gunicorn.errors import AppImportError  # type: ignore[import-untyped]
 
+    is_alone = True
+
+    def look_around(server: Any, worker: Any) -> None:
+        nonlocal is_alone
+        is_alone = server.num_workers == 1
+
     def announce(worker: Any) -> None:
-        if worker.age == 1:  # the first of all processes
+        if worker.age == 1:
             print(address_line(settings), flush=True)
+        # The others come when the first has converted its network and found nothing wrong: once is enough for both.
+        for _ in range(worker_count(settings) - 1 if is_alone else 0):
+            os.kill(worker.ppid, signal.SIGTTIN)
 
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
-            options = server_options(settings) | {"post_worker_init": announce}
+            hooks = {"post_fork": look_around, "post_worker_init": announce}
+            options = {**server_options(settings), "workers": 1, **hooks}
             for name, value in options.items():
                 if name in self.cfg.settings:
                     self.cfg.set(name, value)
@@ -172,6 +183,9 @@ def _serve(settings: Settings) -> int:
             try:
                 return create_app(settings)
             except LookalikeError as error:
+                if not is_alone:  # others answer meanwhile; another attempt follows
+                    print(f"python app.py: {error}", file=sys.stderr, flush=True)
+                    sys.exit(1)
                 # The one exception that gunicorn prints without a traceback, and after which it does not try again.
                 raise AppImportError(f"python app.py: {error}") from error
 

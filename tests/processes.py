@@ -54,8 +54,7 @@ class Server:
 @contextmanager
 def running(rsc_files: Path, run_folder: Path, **settings: object) -> Iterator[Server]:
     """Serve a collection from two processes; stop it at the end if it still runs."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     given = {"rsc_files": rsc_files, "port": port, "run_folder": run_folder, "workers": 2, **settings}
     environment = {**os.environ, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
     process = subprocess.Popen(
@@ -79,6 +78,13 @@ def running(rsc_files: Path, run_folder: Path, **settings: object) -> Iterator[S
             server.stop()
         drain.join()
         process.stdout.close()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port: int = unused.getsockname()[1]
+    return port
 
 
 def answer(client: socket.socket) -> tuple[int, bytes]:

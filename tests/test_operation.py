@@ -18,7 +18,7 @@ from config import ROOT
 from publishing import publish_view
 from store import open_writer
 from tests.fakes import encoded, picture
-from tests.processes import Server, answer, running, upload
+from tests.processes import Server, answer, free_port, running, upload
 from tests.test_publishing import current, published, write_view
 
 pytestmark = pytest.mark.slow
@@ -217,6 +217,11 @@ class Load:
         while len(self.statuses) < wanted and len(self.failures) < 1000:
             self._stopped.wait(0.01)
 
+    def wait_for_workers(self) -> None:
+        """Return when both processes are there."""
+        while len(self._server.workers) < 2:
+            self.wait_for(more=1)
+
 
 @pytest.mark.openvino
 def test_twenty_generations_come_during_load_and_no_request_fails(collection: Path, tmp_path: Path) -> None:
@@ -236,12 +241,12 @@ def test_twenty_generations_come_during_load_and_no_request_fails(collection: Pa
 def test_a_killed_process_costs_its_own_requests_and_another_comes(collection: Path, tmp_path: Path) -> None:
     clients = 6
     with running(collection, tmp_path) as server, Load(server, clients=clients) as load:
+        load.wait_for_workers()
         before = server.workers
         load.wait_for(more=20)
         os.kill(before[0], signal.SIGKILL)
         load.wait_for(more=20)
-        while len(server.workers) < 2:
-            load.wait_for(more=1)
+        load.wait_for_workers()
         load.wait_for(more=40)
         after = server.workers
         assert sum(line.startswith("lookalike_requests_in_progress") for line in metrics(server)) == 1
@@ -277,6 +282,15 @@ def refuses(server: Server) -> bool:
 
 def metrics(server: Server) -> list[str]:
     return server.get("/metrics")[1].decode().splitlines()
+
+
+def test_what_is_wrong_with_a_collection_is_said_once(vectors_only: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "app.py", "--rsc-files", str(vectors_only), "--backbone", "vgg16", "--workers", "2"]
+    environment = {**os.environ, "LOOKALIKE_RUN_FOLDER": str(tmp_path), "LOOKALIKE_PORT": str(free_port())}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.count("vgg16") == 2  # in the one message
+    assert "Traceback" not in ended.stderr
 
 
 # The log and the metrics of all processes.

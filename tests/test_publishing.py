@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from config import Settings
-from errors import EditRefusedError
+from errors import DamagedCollectionError, EditRefusedError
 from publishing import publish, publish_view, view_of
 from search import SearchService
+from search.service import Loaded
 from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
 
 MANIFEST = VectorsManifest("imported-vectors-000000000000", "imported", "vectors", "0" * 64, 8, "none")
@@ -121,6 +123,23 @@ def test_a_service_opens_a_view_once_for_each_generation(settings: Settings) -> 
         publish_view(writer, current(writer), "groups", write_view, options={}, report={})
     assert [*first, service.opened(opener)] == [1, 1, 2]
     assert opened == [1, 2]
+    service.close()
+
+
+def test_a_generation_that_is_replaced_while_it_is_read_is_no_failure(settings: Settings) -> None:
+    class Reader(SearchService):
+        tried = 0
+
+        def _load(self, *arguments: Any) -> Loaded:
+            self.tried += 1
+            if self.tried == 1:
+                with open_writer(settings.rsc_files, command="test") as writer:
+                    publish_view(writer, current(writer), "groups", write_view, options={}, report={})
+                raise DamagedCollectionError("Its files are gone.")
+            return super()._load(*arguments)
+
+    service = Reader(settings, load_network=False)
+    assert service.ready().generation.number == 2
     service.close()
 
 
