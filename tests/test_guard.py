@@ -7,9 +7,10 @@ import hmac
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -30,13 +31,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("photographs")
 
 
-def client_of(folder: Path, settings: Settings) -> FlaskClient:
-    return create_app(service=FakeService(folder, settings, names=NAMES[:3])).test_client()
+class Clients(Protocol):
+    def __call__(self, settings: Settings) -> FlaskClient: ...
+
+
+@pytest.fixture(scope="module")
+def applications(folder: Path) -> dict[Settings, Flask]:
+    return {}
 
 
 @pytest.fixture
-def locked(folder: Path) -> FlaskClient:
-    return client_of(folder, LOCKED)
+def client_of(folder: Path, applications: dict[Settings, Flask]) -> Clients:
+    """Return clients of applications that are made once, and have heard no guesses."""
+
+    def client_of(settings: Settings) -> FlaskClient:
+        if settings not in applications:
+            applications[settings] = create_app(service=FakeService(folder, settings, names=NAMES[:3]))
+        application = applications[settings]
+        application.extensions[guard.EXTENSION].guesses = guard.Guesses()
+        return application.test_client()
+
+    return client_of
+
+
+@pytest.fixture
+def locked(client_of: Clients) -> FlaskClient:
+    return client_of(LOCKED)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -111,13 +131,13 @@ def test_what_lives_and_what_pages_are_made_of_is_open(locked: FlaskClient) -> N
             assert answer.status_code == 200
 
 
-def test_changes_ask_for_the_token_for_changes(folder: Path) -> None:
-    client = client_of(folder, replace(LOCKED, access_token=None))
+def test_changes_ask_for_the_token_for_changes(client_of: Clients) -> None:
+    client = client_of(replace(LOCKED, access_token=None))
     assert client.get("/").status_code == 200
     assert tag(client) == 401
     assert tag(client, **bearer("wrong")) == 401
     assert tag(client, **bearer(CHANGE)) == 400  # no tag was named
-    both = client_of(folder, LOCKED)
+    both = client_of(LOCKED)
     assert tag(both, **bearer(SEE)) == 401
     assert tag(both, **basic(CHANGE)) == 400
 
@@ -132,12 +152,12 @@ def test_changes_ask_for_the_token_for_changes(folder: Path) -> None:
     ],
 )
 def test_images_are_added_and_removed_with_the_setting_and_the_token(
-    folder: Path, change: dict[str, Any], token: str, status: int | None
+    client_of: Clients, change: dict[str, Any], token: str, status: int | None
 ) -> None:
     from api import problem_of
     from errors import LookalikeError
 
-    app = client_of(folder, replace(LOCKED, **change)).application
+    app = client_of(replace(LOCKED, **change)).application
     with app.test_request_context("/", method="POST", headers=bearer(token)):
         try:
             guard.check_may_change()
@@ -162,10 +182,10 @@ def test_tokens_are_compared_in_constant_time(locked: FlaskClient, monkeypatch: 
 
 
 @pytest.mark.parametrize("token", ["", " ", "with a space ", "tökén", "line\nend"])
-def test_a_token_that_nobody_could_give_is_no_token(folder: Path, token: str) -> None:
+def test_a_token_that_nobody_could_give_is_no_token(client_of: Clients, folder: Path, token: str) -> None:
     for name in ("access_token", "edit_token"):
         with pytest.raises(SettingsError, match=name):
-            client_of(folder, load_settings({name: token}, environ={}, toml_path=folder / "none.toml"))
+            client_of(load_settings({name: token}, environ={}, toml_path=folder / "none.toml"))
 
 
 # Guessing.
@@ -199,18 +219,19 @@ def test_the_same_wrong_token_again_is_no_guess(locked: FlaskClient) -> None:
     assert locked.get("/", headers=bearer(SEE)).status_code == 200
 
 
-def test_an_open_service_tells_nobody_by_its_pages_whether_a_guess_was_right(folder: Path) -> None:
-    client = client_of(folder, replace(LOCKED, access_token=None))
+def test_an_open_service_tells_nobody_by_its_pages_whether_a_guess_was_right(client_of: Clients) -> None:
+    client = client_of(replace(LOCKED, access_token=None))
     for number in range(guard.MOST_GUESSES):
         assert client.get("/", headers=bearer(f"guess {number}")).status_code == 200
     assert tag(client, **bearer(CHANGE)) == 429
     assert "Sign in to change" in client.get("/", headers=bearer(CHANGE)).text
 
 
-def test_the_addresses_of_one_host_are_one_guesser_and_those_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = create_app(service=FakeService(Path(), LOCKED, names=()))
+def test_the_addresses_of_one_host_are_one_guesser_and_those_kept_are_bounded(
+    locked: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(guard.MOST_GUESSES + 1):
-        with app.test_request_context(environ_base={"REMOTE_ADDR": f"2001:db8::{number:x}"}):
+        with locked.application.test_request_context(environ_base={"REMOTE_ADDR": f"2001:db8::{number:x}"}):
             problem = guard.guard().known_by(f"guess {number}").problem
     assert problem is not None
     assert problem.code == "too_many_guesses"
@@ -263,7 +284,7 @@ def test_signing_out_takes_the_cookie_back(locked: FlaskClient) -> None:
 
 
 def test_a_cookie_is_worth_nothing_once_altered_old_or_of_another_token(
-    locked: FlaskClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+    locked: FlaskClient, client_of: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sign_in(locked, SEE)
     cookie = locked.get_cookie("lookalike")
@@ -277,8 +298,8 @@ def test_a_cookie_is_worth_nothing_once_altered_old_or_of_another_token(
     assert status(locked, cookie.value) == 200
     for wrong in (cookie.value[:-1], cookie.value.replace("in.", "in.x", 1), "in" + cookie.value, "." * 9, "é"):
         assert status(locked, wrong) == 401
-    assert status(client_of(folder, replace(LOCKED, access_token="another token")), cookie.value) == 401
-    assert status(client_of(folder, replace(LOCKED, edit_token="another token")), cookie.value) == 200
+    assert status(client_of(replace(LOCKED, access_token="another token")), cookie.value) == 401
+    assert status(client_of(replace(LOCKED, edit_token="another token")), cookie.value) == 200
     monkeypatch.setattr(guard, "SIGNED_IN_DAYS", -1)
     assert status(locked, cookie.value) == 401
 
@@ -327,24 +348,24 @@ def test_signing_in_leads_nowhere_else(locked: FlaskClient, address: str) -> Non
     ],
 )
 def test_only_the_services_own_pages_make_a_browser_change_or_send_something(
-    folder: Path, headers: dict[str, str], allowed: bool
+    client_of: Clients, headers: dict[str, str], allowed: bool
 ) -> None:
-    client = client_of(folder, OPEN)
+    client = client_of(OPEN)
     for address in ("/search", "/api/v1/search", "/images/1/tags", "/sign-in", "/sign-out", "/nothing"):
         assert (client.post(address, headers=headers).status_code != 403) == allowed
 
 
-def test_other_sites_may_lead_here_but_not_take_from_here(folder: Path) -> None:
-    client = client_of(folder, OPEN)
+def test_other_sites_may_lead_here_but_not_take_from_here(client_of: Clients) -> None:
+    client = client_of(OPEN)
     to_here = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client.get("/images/1", headers=to_here).status_code == 200
     assert client.get("/images/1/thumbnail", headers=OTHER_SITE).status_code == 403
     assert client.get("/api/v1/search?like=1", headers=OTHER_SITE).status_code == 403
 
 
-def test_what_came_through_a_proxy_is_not_from_this_machine(folder: Path) -> None:
-    assert tag(client_of(folder, OPEN)) == 400
-    assert tag(client_of(folder, OPEN), **{"X-Forwarded-For": "192.0.2.7"}) == 403
+def test_what_came_through_a_proxy_is_not_from_this_machine(client_of: Clients) -> None:
+    assert tag(client_of(OPEN)) == 400
+    assert tag(client_of(OPEN), **{"X-Forwarded-For": "192.0.2.7"}) == 403
 
 
 # Names.
@@ -377,10 +398,10 @@ def test_what_came_through_a_proxy_is_not_from_this_machine(folder: Path) -> Non
     ],
 )
 def test_a_service_answers_to_its_own_names_alone(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings, host: str, known: bool
+    client_of: Clients, monkeypatch: pytest.MonkeyPatch, settings: Settings, host: str, known: bool
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "this-machine")
-    client = client_of(folder, settings)
+    client = client_of(settings)
     for address in ("/images/1", "/api/v1/images/1", "/nothing"):
         answer = client.get(address, headers={"Host": host})
         assert (answer.status_code != 421) == known
@@ -388,12 +409,12 @@ def test_a_service_answers_to_its_own_names_alone(
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
-def test_what_proxies_say_is_believed_where_there_are_some(folder: Path) -> None:
+def test_what_proxies_say_is_believed_where_there_are_some(client_of: Clients) -> None:
     said = {"X-Forwarded-Host": "photos.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
-    alone = client_of(folder, replace(LOCKED, hosts="photos.example"))
+    alone = client_of(replace(LOCKED, hosts="photos.example"))
     assert alone.get("/", headers={**said, "Host": "elsewhere.example"}).status_code == 421
     assert "Strict-Transport-Security" not in alone.get("/", headers=said).headers
-    behind = client_of(folder, replace(LOCKED, hosts="photos.example", proxies=1))
+    behind = client_of(replace(LOCKED, hosts="photos.example", proxies=1))
     answer = behind.post("/sign-in", data={"token": SEE}, headers={**said, "Origin": "https://photos.example"})
     assert answer.status_code == 303
     assert "Secure" in answer.headers["Set-Cookie"]

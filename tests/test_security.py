@@ -23,6 +23,7 @@ from markupsafe import escape
 from playwright.sync_api import Browser, expect
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response
 
 import requested
 from app import create_app
@@ -208,7 +209,7 @@ def field_names(rule: Rule, app: Flask) -> list[str]:
     return sorted(names)
 
 
-def check_harmless(answer: TestResponse, folder: Path, asked: object) -> None:
+def check_harmless(answer: Response, folder: Path, asked: object) -> None:
     assert answer.status_code < 500, asked
     assert b"root:" not in answer.data, asked
     assert SECRET not in answer.data, asked
@@ -238,7 +239,7 @@ def test_no_field_reaches_a_file_that_is_none_of_the_collection(everything: Flas
     before = sorted(target.folder.rglob("*"))
     for rule in rules_of(everything):
         for name in field_names(rule, everything):
-            for payload in payloads(target.folder)[::3]:
+            for payload in payloads(target.folder)[:7:3]:  # a way up, a whole path, the end of a line
                 for method in methods_of(rule):
                     headers = {"Authorization": f"Bearer {TOKEN}"}
                     place = "query_string" if method == "GET" else "data"
@@ -324,25 +325,29 @@ def taking(tmp_path_factory: pytest.TempPathFactory) -> FakeService:
     return FakeService(tmp_path_factory.mktemp("photographs"), Settings(upload_max_bytes=2_000_000))
 
 
+@pytest.fixture(scope="module")
+def sender(taking: FakeService) -> FlaskClient:
+    return create_app(service=taking).test_client()
+
+
 def upload(client: FlaskClient, content: bytes, name: str = "x.jpg", kind: str = "image/jpeg") -> TestResponse:
     return client.post("/search", data={"file": (io.BytesIO(content), name, kind)})
 
 
 @pytest.mark.parametrize("name", NO_PICTURES)
-def test_only_the_formats_meant_are_decoded_whatever_they_are_called(taking: FakeService, name: str) -> None:
-    client = create_app(service=taking).test_client()
+def test_only_the_formats_meant_are_decoded_whatever_they_are_called(sender: FlaskClient, name: str) -> None:
     for called, kind in (("x.jpg", "image/jpeg"), ("x.svg", "image/svg+xml"), ("x.html", "text/html")):
-        answer = upload(client, NO_PICTURES[name], called, kind)
+        answer = upload(sender, NO_PICTURES[name], called, kind)
         assert answer.status_code == 415
         assert b"alert(" not in answer.data
         assert SCRIPT not in answer.data
         sent = {"file": (io.BytesIO(NO_PICTURES[name]), called, kind)}
-        assert client.post("/api/v1/search", data=sent).status_code == 415
+        assert sender.post("/api/v1/search", data=sent).status_code == 415
 
 
 @pytest.mark.parametrize("name", TOO_MUCH)
-def test_a_bomb_is_refused_before_it_is_decoded(taking: FakeService, name: str) -> None:
-    answer = upload(create_app(service=taking).test_client(), TOO_MUCH[name])
+def test_a_bomb_is_refused_before_it_is_decoded(sender: FlaskClient, name: str) -> None:
+    answer = upload(sender, TOO_MUCH[name])
     assert 400 <= answer.status_code < 500
 
 
@@ -361,29 +366,29 @@ def polyglots() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", polyglots())
-def test_what_is_kept_of_a_polyglot_is_its_pixels_alone(taking: FakeService, name: str) -> None:
+def test_what_is_kept_of_a_polyglot_is_its_pixels_alone(sender: FlaskClient, name: str) -> None:
     content = polyglots()[name]
-    client = create_app(service=taking).test_client()
-    answer = upload(client, content, "polyglot.html", "text/html")
+    answer = upload(sender, content, "polyglot.html", "text/html")
     assert answer.status_code == 303
     (key,) = [word for word in re.split("[=&?]", answer.location) if word.startswith("u") and len(word) == 23]
-    with client.get(f"/uploads/{key}/thumbnail") as kept:
+    with sender.get(f"/uploads/{key}/thumbnail") as kept:
         assert kept.mimetype == "image/jpeg"
         assert kept.data.startswith(b"\xff\xd8\xff")
         assert SCRIPT not in kept.data
         assert "sandbox" in kept.headers["Content-Security-Policy"]
-    assert SCRIPT not in client.get(answer.location).data
+    assert SCRIPT not in sender.get(answer.location).data
 
 
 @pytest.mark.parametrize("name", polyglots())
-def test_a_polyglot_of_the_collection_is_sent_as_the_picture_that_it_is(taking: FakeService, name: str) -> None:
+def test_a_polyglot_of_the_collection_is_sent_as_the_picture_that_it_is(
+    taking: FakeService, sender: FlaskClient, name: str
+) -> None:
     content = polyglots()[name]
     taking.paths[8].write_bytes(content)  # called wrong-suffix.html
     kind = {b"\xff\xd8": "JPEG", b"GI": "GIF", b"\x89P": "PNG", b"RI": "WEBP"}[content[:2]]
     taking.described[8] = replace(taking.described[8], format=kind)
-    client = create_app(service=taking).test_client()
     for what in ("view", "original"):
-        with client.get(f"/images/9/{what}") as answer:
+        with sender.get(f"/images/9/{what}") as answer:
             assert answer.mimetype == f"image/{kind.lower()}"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert "sandbox" in answer.headers["Content-Security-Policy"]
@@ -402,8 +407,7 @@ def test_a_polyglot_of_the_collection_is_sent_as_the_picture_that_it_is(taking: 
         "é" * 400,
     ],
 )
-def test_the_name_of_an_upload_reaches_neither_headers_nor_pages(taking: FakeService, name: str) -> None:
-    client = create_app(service=taking).test_client()
+def test_the_name_of_an_upload_reaches_neither_headers_nor_pages(sender: FlaskClient, name: str) -> None:
     body = (
         b'--x\r\nContent-Disposition: form-data; name="file"; filename="'
         + name.encode()
@@ -412,7 +416,7 @@ def test_the_name_of_an_upload_reaches_neither_headers_nor_pages(taking: FakeSer
         + b"\r\n--x--\r\n"
     )
     for address in ("/search", "/api/v1/search"):
-        answer = client.post(address, data=body, content_type="multipart/form-data; boundary=x", follow_redirects=True)
+        answer = sender.post(address, data=body, content_type="multipart/form-data; boundary=x", follow_redirects=True)
         assert answer.status_code < 500
         assert "Set-Cookie" not in answer.headers
         assert b"onerror" not in answer.data
@@ -438,8 +442,8 @@ def test_the_name_of_an_upload_reaches_neither_headers_nor_pages(taking: FakeSer
         ("text/html", SCRIPT, 400),
     ],
 )
-def test_a_body_that_is_made_to_cost_much_is_refused(taking: FakeService, kind: str, body: bytes, status: int) -> None:
-    answer = create_app(service=taking).test_client().post("/api/v1/search", data=body, content_type=kind)
+def test_a_body_that_is_made_to_cost_much_is_refused(sender: FlaskClient, kind: str, body: bytes, status: int) -> None:
+    answer = sender.post("/api/v1/search", data=body, content_type=kind)
     assert answer.status_code == status
     assert answer.json is not None
     assert len(answer.data) < 2_000
