@@ -1,5 +1,5 @@
-// Sends what the forms of the page of the API ask, and shows request and answer below them. Reads data-try (the method), data-picture,
-// data-path, data-list, data-number, data-file, data-told. Without this script, forms without a part of the address still work.
+// Sends what the forms of the page of the API ask, and shows request and answer below them. Reads data-try (the method),
+// data-path, data-list, data-number, data-scripted, data-told. Without this script, forms without a part of the address still work.
 
 const MOST_SHOWN = 20000; // characters of an answer
 
@@ -98,6 +98,7 @@ function open() {
 }
 
 for (const form of document.querySelectorAll("[data-try]")) {
+  form.querySelector("[data-scripted]")?.removeAttribute("hidden");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     ask(form);

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask, Response, request
+from playwright.sync_api import Browser, Page, expect
 
 from app import create_app
 from config import ROOT
@@ -19,6 +20,7 @@ from described import operations
 from tests.described_collection import described_service
 from tests.fakes import encoded, picture
 from tests.serving import served
+from tests.test_browser import Watch
 
 TOKEN = "open sesame"
 PAGE = ROOT / "docs" / "api.md"
@@ -91,3 +93,81 @@ def test_every_operation_has_an_example_that_works(site: Served, client: str) ->
 
 def test_no_example_is_answered_with_an_error(site: Served) -> None:
     assert [asked for asked in site.asked if asked[3] >= 400] == []
+
+
+# The page of the API.
+
+
+def test_the_page_shows_every_operation_and_every_shape(site: Served) -> None:
+    page = requests.get(f"{site.address}/docs", timeout=30).text
+    told = requests.get(f"{site.address}/openapi.json", timeout=30).json()
+    shown = re.findall(r'id="(\w+)"', page)
+    names = [one["operationId"] for path in told["paths"].values() for one in path.values()]
+    assert set(names) | set(told["components"]["schemas"]) <= set(shown)
+    assert len(shown) == len(set(shown))
+    assert set(re.findall(r'href="#(\w+)"', page)) <= set(shown)
+    assert set(re.findall(r'<label for="([\w-]+)"', page)) == set(
+        re.findall(r'<(?:input|select)[^>]* id="([\w-]+)"', page)
+    )
+
+
+@pytest.fixture
+def page(browser: Browser, site: Served) -> Iterator[Page]:
+    """Open the page of the API; afterwards nothing may have complained."""
+    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
+        watch = Watch(context)
+        opened = context.new_page()
+        opened.goto(f"{site.address}/docs")
+        yield opened
+        assert watch.complaints == []
+
+
+@pytest.mark.browser
+def test_an_operation_is_tried_on_the_page(page: Page, site: Served) -> None:
+    page.goto(f"{site.address}/docs#get_images_image_id_neighbours")
+    form = page.locator("#get_images_image_id_neighbours form")
+    form.get_by_label("image_id").fill("7")
+    form.get_by_label("k", exact=True).fill("2")
+    form.get_by_role("button", name="Ask").click()
+    expect(form.locator("[data-told]")).to_contain_text("200 OK")
+    expect(form.locator("[data-told]")).to_contain_text(f"curl '{site.address}/images/7/neighbours?k=2'")
+    expect(form.locator("[data-told]")).to_contain_text('"matches": [')
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.browser
+def test_pictures_are_sent_and_shown_on_the_page(page: Page, site: Served) -> None:
+    page.locator("#post_search > summary").click()
+    form = page.locator("#post_search form")
+    form.get_by_label("file", exact=True).set_input_files(site.folder / "photo.jpg")
+    form.get_by_label("k", exact=True).fill("3")
+    form.get_by_role("button", name="Ask").click()
+    expect(form.locator("[data-told]")).to_contain_text("curl -F 'k=3' -F 'file=@photo.jpg'")
+    expect(form.locator("[data-told]")).to_contain_text('"rank": 3')
+    page.locator("#get_images_image_id_thumbnail > summary").click()
+    form = page.locator("#get_images_image_id_thumbnail form")
+    form.get_by_label("image_id").fill("7")
+    form.get_by_label("image_id").press("Enter")
+    expect(form.get_by_role("img")).to_have_js_property("complete", True)
+    assert form.get_by_role("img").evaluate("picture => picture.naturalWidth") > 0
+
+
+@pytest.mark.browser
+def test_what_is_sent_as_json_is_what_the_fields_say(page: Page) -> None:
+    page.locator("#post_map_more > summary").click()
+    form = page.locator("#post_map_more form")
+    form.get_by_label("image_ids").fill("7, 9")
+    form.get_by_role("button", name="Ask").click()
+    expect(form.locator("[data-told]")).to_contain_text("""curl --json '{"image_ids":[7,9]}'""")
+    expect(form.locator("[data-told]")).to_contain_text("200 OK")
+
+
+@pytest.mark.browser
+def test_without_scripts_the_page_asks_what_has_a_fixed_address(browser: Browser, site: Served) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{site.address}/docs")
+        page.locator("#get_images > summary").click()
+        page.locator("#get_images form").get_by_label("label", exact=True).fill("archive")
+        page.locator("#get_images form").get_by_role("button", name="Ask").click()
+        expect(page.locator("body")).to_contain_text('"label":"archive"')

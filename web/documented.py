@@ -73,9 +73,9 @@ class Shown:
         return any(field.place == "file" for field in self.fields)
 
     @property
-    def answers_picture(self) -> bool:
-        """Tell whether it answers with a picture, which the page can show."""
-        return self.answers[0].kind.text.startswith("image/")
+    def needs_script(self) -> bool:
+        """Tell whether a form alone cannot ask it: its address has parts to fill in, or its method is no form's."""
+        return self.method == "DELETE" or any(field.place == "path" for field in self.fields)
 
 
 def _described() -> dict[str, Any]:
