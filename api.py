@@ -19,6 +19,7 @@ import shapes
 from described import described
 from errors import (
     BackboneError,
+    ClientGoneError,
     CollectionError,
     CollectionLockedError,
     CollectionMissingError,
@@ -70,6 +71,7 @@ from search.stages import timed
 
 MULTIPART_OVERHEAD_BYTES = 64 * 1024
 RETRY_AFTER_S = 10
+API_PAGE = "/api/v1/docs"
 
 NEIGHBOUR_FIELDS = tuple(name for name in SEARCH_FIELDS if name not in ("image_id", "like", "unlike", "vector"))
 SEARCH_FILES = {"file": "Pictures to be like.", "unlike_file": "Pictures to be unlike."}
@@ -103,6 +105,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str | None]] = {
     UnknownHostError: (421, None),
     SlowUploadError: (408, None),
     UploadGoneError: (404, None),
+    ClientGoneError: (499, None),  # nginx's word for it; nobody reads it but the log and the metrics
     OverloadedError: (503, None),
     ImageError: (400, None),
     EmptyFileError: (400, None),
@@ -370,5 +373,5 @@ def revalidate(response: Response) -> Response:
 
 
 def is_api_path(path: str) -> bool:
-    """Tell whether errors at this path are JSON rather than a page."""
-    return path in ("/api", "/healthz", "/readyz") or path.startswith("/api/")
+    """Tell whether errors at this path are JSON rather than a page; the page of the API is one for people."""
+    return path in ("/api", "/healthz", "/readyz") or (path.startswith("/api/") and path != API_PAGE)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import atexit
 import base64
+import functools
 import math
+import select
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from flask import (
     Blueprint,
@@ -51,7 +53,7 @@ import web.signing
 import web.tags
 import web.why
 from config import Settings, load_settings
-from search import SearchService, open_service, stages
+from search import SearchService, open_service, places, stages
 
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -107,6 +109,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     app.register_error_handler(Exception, _answer_error)
     web.access_log.watch(app, web.metrics.add_metrics(app, service).count, web.access_log.log)
     app.before_request(stages.begin)
+    app.before_request(_watch_client)
     before_render_template.connect(_begin_rendering, app)
     template_rendered.connect(_end_rendering, app)
     guard.protect(app, service.settings)
@@ -115,7 +118,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     return app
 
 
-@cache
+@functools.cache
 def _application() -> Flask:
     return create_app()
 
@@ -124,6 +127,18 @@ def __getattr__(name: str) -> Flask:
     if name == "app":
         return _application()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _watch_client() -> None:
+    places.watch(functools.partial(_has_hung_up, request.environ.get("gunicorn.socket")))
+
+
+def _has_hung_up(connection: socket.socket | None) -> bool:
+    if connection is None or connection.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(connection, getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
 
 
 def _begin_rendering(_: Flask, **__: object) -> None:

@@ -83,6 +83,12 @@ class UploadGoneError(RequestError):
     code = "upload_gone"
 
 
+class ClientGoneError(RequestError):
+    """Whoever asked has hung up before the answer was begun."""
+
+    code = "client_gone"
+
+
 class OverloadedError(LookalikeError):
     """More is asked for at once than the service takes on."""
 

@@ -19,6 +19,7 @@ from config import Settings
 from errors import NoNetworkError
 from images import network_input
 from networks import check_same_network, mismatch
+from search.places import check_client
 from search.stages import timed
 from store import VectorsManifest
 from vectors import Vectors
@@ -84,12 +85,14 @@ class Embedder:
     def look(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
         """Return the vectors of pictures squeezed to the network's input, uint8 (n, height, width, 3), as float32 (n, dim).
 
-        As many callers at once as the network can run side by side; the others wait. Raises `NoNetworkError`, `BackboneError`.
+        As many callers at once as the network can run side by side; the others wait. Raises `NoNetworkError`, `BackboneError`,
+        and `ClientGoneError` where the client has hung up while it waited.
         """
         backbone = self.load()
         with timed("queue"):
             self._runs.acquire()
         try:
+            check_client()
             with timed("embed"):
                 return backbone.run(pixels).vectors
         finally:

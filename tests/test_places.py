@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -174,3 +175,19 @@ def test_the_stages_of_an_upload_are_timed(service: SearchService, gate: list[Ga
     stages.begin()
     service.search(UPLOAD)
     assert list(stages.seconds()) == ["decode", "queue", "embed", "search"]
+
+
+def test_nothing_is_computed_for_a_client_that_has_hung_up(service: SearchService, gate: list[Gate]) -> None:
+    gate[0].open.set()
+    client = create_app(service=service).test_client()
+    ours, theirs = socket.socketpair()
+
+    def ask() -> int:
+        sent = {"file": (io.BytesIO(encoded(picture(1))), "a.jpg")}
+        return client.post("/api/v1/search", data=sent, environ_overrides={"gunicorn.socket": ours}).status_code
+
+    with ours:
+        assert (ask(), gate[0].seen) == (200, 1)
+        theirs.close()
+        assert (ask(), gate[0].seen) == (499, 1)
+    assert service.uploads_at_work == 0
