@@ -297,9 +297,9 @@ def _address() -> str:
         address = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:
         return ""
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    return str(address)  # an IPv4 address, which a socket for both kinds writes as ::ffff:192.0.2.7
 
 
 # Names.

@@ -235,6 +235,11 @@ def test_the_addresses_of_one_host_are_one_guesser_and_those_kept_are_bounded(
             problem = guard.guard().known_by(f"guess {number}").problem
     assert problem is not None
     assert problem.code == "too_many_guesses"
+    for number in range(guard.MOST_GUESSES + 1):
+        with locked.application.test_request_context(environ_base={"REMOTE_ADDR": f"::ffff:192.0.2.{number}"}):
+            problem = guard.guard().known_by(f"guess {number}").problem
+    assert problem is not None
+    assert problem.code == "sign_in"
     monkeypatch.setattr(guard, "MOST_ADDRESSES", 3)
     guesses = guard.Guesses()
     for number in range(9):
