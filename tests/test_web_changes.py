@@ -20,6 +20,7 @@ from commands.img2vec import main
 from config import Settings
 from search import SearchService
 from store import open_writer
+from tests import fake_backbone
 from tests.duplicated_collection import find, index, make_photos
 from tests.fakes import encoded, picture
 from tests.serving import served
@@ -234,6 +235,27 @@ def test_the_form_works_without_a_script(client: FlaskClient) -> None:
     assert client.get(thumbnail).mimetype == "image/jpeg"
     back = client.post(action)
     assert "They are back" in client.get(back.headers["Location"]).get_data(as_text=True)
+
+
+def test_a_collection_can_begin_in_the_browser_and_end_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_backbone.install(monkeypatch)
+    service = SearchService(
+        Settings(rsc_files=tmp_path / "rsc", run_folder=tmp_path / "run", changes="on", edit_token=TOKEN, index="exact")
+    )
+    client = create_app(service=service).test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {TOKEN}"
+    assert client.get("/add").status_code == 200
+    assert add(client, (io.BytesIO(b"no"), "a.jpg")).get_json()["added"] == 0
+    assert 'href="/add"' in client.get("/").get_data(as_text=True)
+    (told,) = add(client, file(77, "a.jpg")).get_json()["results"]
+    assert images(client) == 1
+    done = client.post("/api/v1/jobs/delete", json={"image_ids": [told["image"]["image_id"]]}).get_json()
+    shown = client.get("/removed").get_data(as_text=True)
+    (thumbnail,) = re.findall(r'src="(/removed/[0-9a-f]{64}/thumbnail)"', shown)
+    assert client.get(thumbnail).status_code == 200
+    client.post("/api/v1/jobs/restore", json={"run": done["runs"][0]})
+    assert images(client) == 1
+    service.close()
 
 
 # In a browser.

@@ -6,10 +6,10 @@ who may do it (`guard.py`: everything here asks it first), nor the plan of dupli
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from quarantine import Restored, Run
 from requested import Fields, refuse_unknown, request_fields, wanted_page, wanted_text
 from search import CollectionStatus
 from search.changing import Added, Sent, TakenOut, add_pictures, bring_back, run_key, runs, take_out
+from store import open_store
 from web.files import revalidated
 from web.tags import selected_ids
 
@@ -164,7 +165,7 @@ def _add_page(results: Sequence[FileAdded]) -> str:
 
 
 def _status() -> CollectionStatus | None:
-    with contextlib.suppress(CollectionError):  # pictures can be added to a collection that has none yet
+    with suppress(CollectionError):  # pictures can be added to a collection that has none yet
         return requested.service().status()
     return None
 
@@ -202,7 +203,8 @@ def _sent(file: FileStorage, folder: str) -> Sent:
 
 
 def _told(added: Sequence[Added]) -> list[FileAdded]:
-    infos = requested.service().images([one.image_id for one in added if one.image_id is not None])
+    ids = [one.image_id for one in added if one.image_id is not None]
+    infos = requested.service().images(ids) if ids else {}
     told: list[FileAdded] = []
     for one in added:
         image: Any = image_json(infos[one.image_id]) if one.image_id in infos else None
@@ -314,7 +316,8 @@ def thumbnail(sha256: str) -> Response:
     guard.check_may_change()
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ImageNotFoundError("There is no such picture.")
-    content = requested.service().ready().store.thumbnail(bytes.fromhex(sha256))
+    with closing(open_store(requested.service().settings.rsc_files)) as store:  # also where nothing is left to search
+        content = store.thumbnail(bytes.fromhex(sha256))
     if content is None:
         raise ImageNotFoundError("There is no such picture.")
     return revalidated(send_file(BytesIO(content), mimetype="image/jpeg", etag=sha256))
