@@ -687,22 +687,21 @@ def test_a_page_runs_and_shows_nothing_that_was_put_into_it(browser: Browser, tm
     with served(application) as address, browser.new_context() as context:
         page = context.new_page()
         page.goto(address)
-        put = """async () => {
-                const said = [];
-                document.addEventListener("securitypolicyviolation", (event) => said.push(event.effectiveDirective));
-                document.body.insertAdjacentHTML("beforeend", `<div style="color: red" onclick="window.owned = 1"></div>
-                    <img src="http://127.0.0.1:9/x.png"><iframe src="/"></iframe><form action="http://127.0.0.1:9/"></form>`);
-                const script = document.createElement("script");
-                script.textContent = "window.owned = 1";
-                document.body.append(script);
-                document.body.lastElementChild.previousElementSibling.submit();
-                document.querySelector("div[onclick]").click();
-                await new Promise((done) => setTimeout(done, 300));
-                return [window.owned, said.sort()];
-            }"""
-        owned, said = page.evaluate(put)
-    assert owned is None
-    assert set(said) == {"form-action", "frame-src", "img-src", "script-src-attr", "script-src-elem", "style-src-attr"}
+        page.evaluate("""() => {
+            window.refused = new Set();
+            document.addEventListener("securitypolicyviolation", (event) => window.refused.add(event.effectiveDirective));
+            document.body.insertAdjacentHTML("beforeend", `<div style="color: red" onclick="window.owned = 1"></div>
+                <img src="http://127.0.0.1:9/x.png"><iframe src="/"></iframe><form action="http://127.0.0.1:9/"></form>`);
+            const script = document.createElement("script");
+            script.textContent = "window.owned = 1";
+            document.body.append(script);
+            document.body.lastElementChild.previousElementSibling.submit();
+            document.querySelector("div[onclick]").click();
+        }""")
+        page.wait_for_function("window.refused.size >= 6", timeout=10_000)
+        refused = set(page.evaluate("[...window.refused]"))
+        assert page.evaluate("window.owned") is None
+    assert refused == {"form-action", "frame-src", "img-src", "script-src-attr", "script-src-elem", "style-src-attr"}
 
 
 @pytest.mark.browser
