@@ -187,8 +187,9 @@ def test_the_api_tells_sets_and_copies(client: FlaskClient) -> None:
 
 def test_an_images_page_says_where_else_it_is(client: FlaskClient) -> None:
     page = client.get(f"/images/{id_of(client, '4.png')}").get_data(as_text=True)
-    assert "<dt>Also here</dt>" in page
-    assert "camera roll/tiny.jpg" in page
+    assert "<h2>Also here</h2>" in page
+    assert 'alt="camera roll/tiny.jpg"' in page
+    assert "in camera roll, resized, as JPEG" in page
 
 
 def test_before_anything_was_looked_for_the_page_says_what_to_run(

@@ -18,7 +18,7 @@ import shapes
 from api import image_json
 from atlases import Atlases, open_atlases
 from described import described
-from errors import CollectionError, ImageNotFoundError, OptionError, ViewMissingError
+from errors import ImageNotFoundError, OptionError, ViewMissingError
 from publishing import view_of
 from search import Example, Filter, Query
 from store import Generation, NamedGroup, Record, Store, named_groups, tag_counts, tagged_images
@@ -88,18 +88,6 @@ def open_page(store: Store, generation: Generation) -> Opened:
 
 def _opened() -> Opened:
     return requested.service().opened(open_page)
-
-
-def _is_mapped(store: Store, generation: Generation) -> bool:
-    return view_of(generation, "map") is not None
-
-
-def has_map() -> bool:
-    """Tell whether there is a map to lead to."""
-    try:
-        return requested.service().opened(_is_mapped)
-    except CollectionError:  # an image's page does not depend on the map
-        return False
 
 
 def _layouts(drawn: Map) -> dict[str, str]:
