@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from app import create_app
 from config import ROOT
 from described import operations
+from search import SearchService
 from tests.described_collection import described_service
 from tests.fakes import encoded, picture
 from tests.serving import served
@@ -109,6 +110,14 @@ def test_the_page_shows_every_operation_and_every_shape(site: Served) -> None:
     assert set(re.findall(r'<label for="([\w-]+)"', page)) == set(
         re.findall(r'<(?:input|select)[^>]* id="([\w-]+)"', page)
     )
+
+
+def test_who_may_not_see_the_page_is_asked_for_a_token_by_a_page(site: Served) -> None:
+    closed = replace(site.application.extensions["lookalike"].settings, access_token="a token of sixteen")
+    client = create_app(service=SearchService(closed, load_network=False)).test_client()
+    page, told = client.get("/api/v1/docs"), client.get("/api/v1/openapi.json")
+    assert (page.status_code, page.mimetype, 'type="password"' in page.text) == (401, "text/html", True)
+    assert (told.status_code, told.get_json()["error"]["status"]) == (401, 401)
 
 
 @pytest.fixture
