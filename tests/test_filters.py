@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_a_filter_keeps_the_images_that_meet_every_condition(
     ids = store.matching_ids(Filter(**where), key=KEY, classes=lambda words: [7] if words == "seven" else [])
     assert ids.dtype == np.int64
     assert ids.tolist() == kept
+
+
+@pytest.mark.parametrize("word", ["möwe", "MÖWE", "mo\u0308we", "Mo\u0308we möwe"])
+def test_words_know_no_difference_of_case_or_of_how_letters_are_composed(tmp_path: Path, word: str) -> None:
+    with open_writer(tmp_path, command="test") as writer:
+        writer.begin_vectors(VectorsManifest(KEY, "network", "layer", "0" * 64, 4, ""))
+        names = ("/a/Mo\u0308we.jpg", "/a/M\u00f6we.jpg", "/a/mowe.jpg", "/m\u00f6we/b.jpg")
+        records = [Record(name.encode(), 1, 1, sha256=bytes([n]) * 32, format="JPEG") for n, name in enumerate(names)]
+        vectors = {record.sha256: np.ones(4, np.float32) for record in records if record.sha256}
+        writer.commit(KEY, Batch(records, vectors=vectors))
+    assert Store(tmp_path).matching_ids(Filter(text=word), key=KEY).tolist() == [1, 2]
 
 
 def test_what_another_network_saw_keeps_nothing(store: Store) -> None:

@@ -86,6 +86,13 @@ def test_tags_are_given_and_taken(folder: Path) -> None:
     assert tag_counts(store) == {"night": 1, "stone": 1}
 
 
+def test_words_find_tags_as_well(folder: Path) -> None:
+    store = open_store(folder)
+    assert store.matching_ids(Filter(text="stone"), key=MANIFEST.key).tolist() == []
+    tag_images(folder, "Stone bridge", [1, 2])
+    assert store.matching_ids(Filter(text="BRIDGE ston"), key=MANIFEST.key).tolist() == [1, 2]
+
+
 def test_notes_are_taken_while_a_job_holds_the_collection(folder: Path) -> None:
     with open_writer(folder, command="a job"):
         tag_images(folder, "stone", [1])

@@ -389,6 +389,36 @@ def test_a_match_says_how_many_random_pairs_are_less_alike_and_a_stranger_has_no
     assert kinds.search(like(-mean, k=10)).good_matches == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"ranking": "plain"}, {"metric": "euclidean"}, {"radius": 1.0}])
+def test_pages_are_parts_of_one_answer(kinds: SearchService, options: dict[str, Any]) -> None:
+    whole = kinds.search(like(1, k=None, **options))
+    assert not whole.more
+    pages = [kinds.search(like(1, k=10, skip=skip, **options)) for skip in range(0, len(whole.matches), 10)]
+    assert [match for page in pages for match in page.matches] == whole.matches
+    assert [page.more for page in pages] == [True] * (len(pages) - 1) + [False]
+    assert kinds.search(like(1, k=10, skip=1_000, **options)).matches == []
+
+
+@pytest.mark.parametrize("ranking", ["plain", "kind"])
+def test_behind_the_page_on_which_the_good_matches_end_only_such_as_they_are_good(
+    kinds: SearchService, ranking: str
+) -> None:
+    pages = [kinds.search(like(1, k=10, skip=skip, ranking=ranking)) for skip in range(0, 110, 10)]
+    good = [page.good_matches or 0 for page in pages]
+    assert good[0] == kinds.search(like(1, k=10, ranking=ranking)).good_matches
+    assert good[-1] == 0
+    if ranking == "plain":
+        ends = next(number for number, count in enumerate(good) if count < 10)
+        assert good == [10] * ends + [good[ends]] + [0] * (len(good) - ends - 1)
+
+
+def test_images_are_listed_by_words_and_filters_alone(kinds: SearchService) -> None:
+    assert kinds.listed().tolist() == kinds.ready().snapshot.ids.tolist()
+    ids = kinds.listed(Filter(text="group 3"))
+    assert set(kinds.listed(Filter(label="group 3")).tolist()) <= set(ids.tolist())
+    assert all("3" in info.name or info.label == "group 3" for info in kinds.images(ids.tolist()).values())
+
+
 def test_with_a_radius_or_euclidean_distance_the_order_is_by_distance(kinds: SearchService) -> None:
     for options in ({"radius": 1.5}, {"metric": "euclidean"}):
         found = kinds.search(like(1, k=None, ranking="kind", **options))
