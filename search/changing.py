@@ -6,12 +6,14 @@ in addresses. Does not own indexing (`img2vec`), moving files (`quarantine/`), n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import secrets
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -41,6 +43,7 @@ logger = logging.getLogger("lookalike")
 
 MOST_MOVED = 5_000
 """Files that one request may move; each is read whole first, and whoever asks waits for it."""
+UNFINISHED = ".unfinished-"
 LONGEST_NAME = 100
 """Bytes of a saved file's name, without its suffix."""
 
@@ -150,6 +153,8 @@ class _Saving:
         self.new: list[bytes] = []
         self._writer, self._folder = writer, folder
         self._failures: dict[bytes, Record | None] = {}
+        for left in folder.glob(f"{UNFINISHED}*"):  # by a service that was killed: nobody else writes now
+            left.unlink()
         self._there: dict[bytes, Record | bytes] = {
             record.sha256: record
             for record in writer.all_records()
@@ -175,7 +180,10 @@ class _Saving:
         try:
             with reporting_full_disk(self._folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                return _write_new(folder, (stem, f"{stem}-{digest.hex()[:8]}"), _SUFFIXES[file_format], one.content)
+                unfinished = self._folder / f"{UNFINISHED}{secrets.token_hex(8)}"
+                stems = (stem, f"{stem}-{digest.hex()[:8]}", secrets.token_hex(8))
+                names = [folder.resolve() / (name + _SUFFIXES[file_format]) for name in stems]
+                return _write_new(unfinished, names, one.content)
         except OSError as error:
             raise CollectionError(f"Pictures cannot be saved in {folder}: {error.strerror}.") from error
 
@@ -197,27 +205,21 @@ class _Saving:
         return Added(name, error=ImageError((failed and failed.error) or "The picture could not be indexed."))
 
 
-def _write_new(folder: Path, stems: Iterable[str], suffix: str, content: bytes) -> bytes:
-    """Write a file under the first of the names that is free; it is there whole or not at all."""
-    real = os.path.realpath(os.fsencode(folder))
-    unfinished = os.path.join(real, os.fsencode(f".unfinished-{secrets.token_hex(8)}"))
+def _write_new(unfinished: Path, names: Sequence[Path], content: bytes) -> bytes:
+    """Write a file under the first of `names` that is free; it is there whole or not at all."""
     try:
         with open(unfinished, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        for stem in (*stems, secrets.token_hex(8)):
-            path = os.path.join(real, os.fsencode(stem + suffix))
-            try:
-                rename_new(unfinished, path)
-            except FileExistsError:
-                continue
-            sync_folder(folder)
-            return path
+        for path in names:
+            with suppress(FileExistsError):
+                rename_new(os.fsencode(unfinished), os.fsencode(path))
+                sync_folder(path.parent)
+                return os.fsencode(path)
     finally:
-        if os.path.lexists(unfinished):
-            os.unlink(unfinished)
-    raise FileExistsError(f"No name was free for {suffix}.")
+        unfinished.unlink(missing_ok=True)
+    raise FileExistsError(errno.EEXIST, "no name is free", names[-1])
 
 
 def safe_name(text: str) -> str:

@@ -22,6 +22,7 @@ from tests import fake_backbone
 from tests.duplicated_collection import find, index, make_photos
 from tests.fake_backbone import FakeBackbone
 from tests.fakes import encoded, picture
+from tests.mutations import write_mutations
 from views.reviews import open_review
 
 
@@ -288,3 +289,22 @@ def test_one_damaged_journal_keeps_no_other_run_from_coming_back(service: Search
     (damaged.folder / "journal.jsonl").write_text("no journal\n")
     assert [run_key(run.folder) for run in runs(service.settings)] == [good]
     assert bring_back(service, good).restored == 1
+
+
+def test_what_a_killed_service_left_is_cleared_away(service: SearchService) -> None:
+    folder = service.settings.saved_folder
+    folder.mkdir()
+    (folder / ".unfinished-0123").write_bytes(b"half")
+    add_pictures(service, [sent(65, "whole.jpg")])
+    assert files_of(folder) == ["whole.jpg"]
+
+
+def test_odd_and_broken_files_are_added_or_refused_and_never_half(service: SearchService, tmp_path: Path) -> None:
+    kinds = write_mutations(tmp_path / "odd", count=60, seed=5)
+    answers = add_pictures(service, [Sent(path.name, path.read_bytes()) for path in kinds])
+    for (path, kind), answer in zip(kinds.items(), answers, strict=True):
+        assert kind == "either" or (answer.error is None) is (kind == "ok"), (path.name, kind, answer)
+    saved = files_of(service.settings.saved_folder)
+    assert len(saved) == len({answer.image_id for answer in answers} - {None})
+    paths = {os.fsdecode(service.original(one.image_id)[0]) for one in answers if one.image_id is not None}
+    assert len(paths) == len(saved)
