@@ -31,6 +31,7 @@ from search import KEY, Box, Example, Filter, Query, SearchService
 
 EXTENSION = "lookalike"
 MAX_JSON_BYTES = 1024 * 1024
+"""Longest body that is no multipart form; the guard holds every request to it."""
 MAX_IMAGE_ID = 2**63 - 1
 MAX_REACH = 10_000
 """How far pages lead: nobody looks at more, and each page costs the order of all before it."""
@@ -146,7 +147,6 @@ def request_fields() -> Fields:
     fields: dict[str, list[object]] = {name: list(values) for name, values in request.args.lists()}
     if not request.is_json:
         return fields | {name: list(values) for name, values in request.form.lists()}
-    request.max_content_length = MAX_JSON_BYTES
     try:
         sent = json.loads(request.get_data())
     except (ValueError, RecursionError) as error:
