@@ -302,6 +302,45 @@ class LabelsAnswer(TypedDict):
     seen: list[LabelCount]
 
 
+class CollectionCounts(TypedDict):
+    """Images by what is known of them, `contents` that differ, the sum of their files' `bytes`, and files that `failed`."""
+
+    images: int
+    contents: int
+    bytes: int
+    without_file: int
+    with_time: int
+    with_label: int
+    failures: int
+
+
+class ViewTold(TypedDict):
+    """A view that was computed, and whether it is of all images as they are now."""
+
+    name: str
+    created_at: str
+    images: int
+    is_current: bool
+
+
+class LastRun(TypedDict):
+    """What the last run of the indexing job did, in files."""
+
+    ended_at: str
+    new: int
+    changed: int
+    moved: int
+    unchanged: int
+    failed: int
+    skipped: int
+    gone: int
+    removed: int
+    vectorised: int
+    seconds: float
+    images_per_second: float
+    interrupted: bool
+
+
 class CollectionAnswer(TypedDict):
     """What is served: which images by which network, how they are found, and which views of them were computed."""
 
@@ -315,8 +354,16 @@ class CollectionAnswer(TypedDict):
     recall: float | None
     """Of the index's self-test; null for exact search."""
     generation: int
+    created_at: str
     rankings: list[Ranking]
-    views: list[str]
+    counts: CollectionCounts
+    failures: dict[str, int]
+    """How many files could not become images, by reason."""
+    views: list[ViewTold]
+    last_run: LastRun | None
+    """Null where no run is remembered."""
+    disk: dict[str, int]
+    """Bytes that the collection takes, by part."""
 
 
 # Groups.

@@ -145,6 +145,14 @@ def template(told: dict[str, Any], path: str) -> str:
     return min(fitting, key=lambda known: known.count("{"))
 
 
+def test_the_collection_tells_of_its_last_run_and_views_but_no_paths(application: Flask, client: FlaskClient) -> None:
+    answer = client.get("/api/v1/collection")
+    told = answer.get_json()
+    assert told["last_run"]["new"] == told["images"]
+    assert {view["name"] for view in told["views"]} == {"groups", "duplicates", "map"}
+    assert str(application.extensions["lookalike"].settings.rsc_files) not in answer.text
+
+
 def test_an_answer_has_a_version_and_is_not_sent_to_who_has_it(client: FlaskClient) -> None:
     first = client.get("/api/v1/images?k=2")
     version = first.headers["ETag"]

@@ -86,6 +86,8 @@ def test_labels_are_counted_the_commonest_first(client: FlaskClient) -> None:
 def test_the_collection_says_what_is_served_and_which_views_there_are(client: FlaskClient) -> None:
     about = told(client, "/collection")
     assert (about["images"], about["backbone"], about["dim"], about["views"]) == (COUNT, "imported", 16, [])
+    assert (about["counts"]["with_label"], about["failures"], about["last_run"]) == (COUNT, {}, None)
+    assert about["disk"]["Catalog"] > 0
 
 
 def test_a_graph_has_the_nearest_images_of_those_named(client: FlaskClient) -> None:

@@ -31,6 +31,7 @@ from requested import (
     wanted_text,
     wanted_where,
 )
+from search.about import about, failure_counts
 from search.service import Loaded
 from store.shelves import Shelf, label_shelves, seen_shelves
 from vectors import Ids
@@ -88,10 +89,19 @@ def _counts(shelves: Sequence[Shelf]) -> list[shapes.LabelCount]:
 @api.get("/collection")
 @described("collection", shapes.CollectionAnswer)
 def collection() -> Response:
-    """Describe the collection: its images, the network that looked at them, its index, its views."""
+    """Describe the collection: its images, the network that looked at them, its index, its views, its size on disk."""
     service = requested.service()
-    views = sorted(service.ready().generation.manifest.get("views", {}))
-    return jsonify({**asdict(service.status()), "views": views})
+    status, known = service.status(), about(service)
+    answer: dict[str, object] = {
+        **asdict(status),
+        "created_at": known.created_at,
+        "counts": asdict(known.counts),
+        "failures": failure_counts(service.ready().store),
+        "views": [asdict(view) for view in known.views.values() if view is not None],
+        "last_run": known.last_run,
+        "disk": known.disk,
+    }
+    return jsonify(answer)
 
 
 @api.route("/graph", methods=["GET", "POST"])
