@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from flask import Blueprint, Response, current_app, g, jsonify, request, url_for
 from werkzeug.datastructures import FileStorage
@@ -211,16 +211,17 @@ def image_json(image: ImageInfo) -> shapes.Image:
     }
 
 
-def address(image_id: int, endpoint: str) -> str:
+def address(image_id: int, endpoint: str, **said: Any) -> str:
     """Return where an image's file or page is: what `url_for` says, which is asked once a request and not for every image.
 
     For the 24 matches of an answer it took longer than all the rest of writing them.
     """
     known: dict[str, tuple[str, str]] = g.setdefault("addresses", {})
-    if endpoint not in known:
-        before, _, after = url_for(endpoint, image_id="@").rpartition("@")
-        known[endpoint] = before, after
-    before, after = known[endpoint]
+    key = f"{endpoint} {said!r}"
+    if key not in known:
+        before, _, after = url_for(endpoint, image_id="\0", **said).partition("%00")  # what is said comes behind it
+        known[key] = before, after
+    before, after = known[key]
     return f"{before}{image_id}{after}"
 
 

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flask import (
     Blueprint,
@@ -29,6 +30,7 @@ from flask import (
     render_template,
     request,
     template_rendered,
+    url_for,
 )
 from werkzeug.exceptions import BadRequest, HTTPException
 
@@ -96,6 +98,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     app.jinja_env.filters.update(
         filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share, similarity=_similarity
     )
+    app.jinja_env.globals["url_for"] = _url_for
     for blueprint in (pages, web.signing.pages, web.search.pages, web.images.pages, web.files.pages):
         app.register_blueprint(blueprint)
     for blueprint in (web.browse.pages, web.collection.pages, web.place.pages):
@@ -139,6 +142,13 @@ def _has_hung_up(connection: socket.socket | None) -> bool:
     poll = select.poll()
     poll.register(connection, getattr(select, "POLLRDHUP", 0))
     return bool(poll.poll(0))
+
+
+def _url_for(endpoint: str, **values: Any) -> str:
+    """Do for templates what Flask's own does, quicker for the images of a page."""
+    if isinstance(values.get("image_id"), int):
+        return api.address(values.pop("image_id"), endpoint, **values)
+    return url_for(endpoint, **values)
 
 
 def _begin_rendering(_: Flask, **__: object) -> None:

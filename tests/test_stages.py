@@ -6,7 +6,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from flask import url_for
 
+from api import address
 from app import create_app
 from config import Settings
 from search import stages
@@ -49,10 +51,21 @@ def test_an_answer_says_how_long_its_stages_took(tmp_path: Path) -> None:
 
 def test_rendering_is_timed_of_pages_and_of_the_api(tmp_path: Path) -> None:
     client = create_app(service=FakeService(tmp_path, Settings())).test_client()
-    for address in ("/search?like=1", "/api/v1/search?image_id=1"):
-        assert client.get(address).headers["Server-Timing"].startswith("render;dur=")
+    for page in ("/search?like=1", "/api/v1/search?image_id=1"):
+        assert client.get(page).headers["Server-Timing"].startswith("render;dur=")
 
 
 def _timed() -> str:
     stages.add("decode", 0.25)
     return ""
+
+
+def test_addresses_of_images_are_what_url_for_says(tmp_path: Path) -> None:
+    app = create_app(service=FakeService(tmp_path, Settings()))
+    said = {"k": 5, "label": "a@b & c", "like": [3, "u@x\0y"], "box": None}
+    with app.test_request_context(base_url="http://here/some/prefix@1/"):
+        for _ in range(2):  # made, and remembered
+            for image_id in (1, 23):
+                for endpoint, values in (("files.thumbnail", {}), ("images.image", said), ("images.image", {"k": 6})):
+                    expected = url_for(endpoint, image_id=image_id, **values)
+                    assert address(image_id, endpoint, **values) == expected
