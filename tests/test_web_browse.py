@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser, Page, expect
 
 import web.browse
 import web.collection
@@ -21,6 +23,8 @@ from store import Batch, Record, open_writer, tag_images
 from tests import fake_backbone
 from tests.fakes import encoded, picture
 from tests.grouped_collection import KINDS, MANIFEST, make_collection
+from tests.serving import served
+from tests.test_browser import Watch
 
 
 def client_of(settings: Settings) -> FlaskClient:
@@ -207,3 +211,43 @@ def test_a_file_with_two_names_takes_its_place_once(tmp_path: Path) -> None:
     used = disk_use(tmp_path)
     assert list(used) == ["Index and views", "Catalog"]
     assert 100_000 <= used["Index and views"] < 200_000
+
+
+# A person with a browser.
+
+
+@pytest.fixture
+def page(browser: Browser, settings: Settings) -> Iterator[Page]:
+    application = create_app(settings, SearchService(settings, load_network=False))
+    with served(application) as address, browser.new_context(base_url=address) as context:
+        watch = Watch(context)
+        yield context.new_page()
+        assert watch.complaints == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_person_browses_to_the_images_of_a_folder(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/")
+    page.get_by_role("link", name="Browse", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Browse")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("link", name=re.compile("^white")).click()
+    expect(page).to_have_url(re.compile(r"/search\?folder=photos/white$"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("12 images")
+    page.go_back()
+    page.get_by_role("link", name="All 2 of dates").click()
+    page.get_by_role("link", name=re.compile("^August 2013")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("8 images")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_person_looks_at_the_collection(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/")
+    page.get_by_role("link", name="Collection", exact=True).click()
+    for name in ("Images", "Network", "Index", "Views", "Last run", "On disk"):
+        expect(page.get_by_role("region", name=name)).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
