@@ -1,6 +1,6 @@
-"""A worker of gunicorn whose threads see a request only when all of it has arrived.
+"""A worker of gunicorn whose threads see a request only when all of it has arrived, and do not wait until its answer is taken.
 
-Owns reading requests without a thread, the time and memory that may take, and closing connections without waiting in the loop.
+Owns reading and sending without a thread, the time and memory that may take, and closing without waiting in the loop.
 Does not own answering: threads, keep-alive and the end of the process are those of gunicorn's `gthread`, which it extends. That
 one gives a thread to whoever sends a first byte, so a few dozen slow clients would hold all of them.
 
@@ -14,6 +14,7 @@ import contextlib
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from commands.arriving import Arriving
+from commands.leaving import Leaving
 from errors import LookalikeError, OverloadedError, SlowUploadError, TooManyBytesError
 
 READ_BYTES = 256 * 1024
@@ -44,16 +46,17 @@ class _CutOff:
 
 
 class _Connection(TConn):  # type: ignore[misc]
-    """A client's connection: what arrives on it, until when that may take, and the bytes it holds."""
+    """A client's connection: what arrives on it and what leaves, until when that may take, and the bytes it holds."""
 
     arriving: Arriving
+    leaving: Leaving | None = None
     deadline = 0.0
     held = 0
     closing = False
 
     @property
     def is_idle(self) -> bool:
-        return not self.closing and not self.arriving.content
+        return not self.closing and self.leaving is None and not self.arriving.content
 
 
 class BufferedWorker(ThreadWorker):  # type: ignore[misc]
@@ -108,14 +111,14 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         connection.arriving = Arriving(self.most_bytes)
         connection.held = 0
         connection.deadline = time.monotonic() + (self.cfg.keepalive if self.alive else LINGER_S)
-        self._watch(connection)
+        self._watch(connection, selectors.EVENT_READ, partial(self._read, connection))
         if begun:
             self._take(connection, begun)
 
-    def _watch(self, connection: _Connection) -> None:
+    def _watch(self, connection: _Connection, event: int, callback: Callable[[socket.socket], None]) -> None:
         connection.sock.setblocking(False)
         self.waiting[connection] = None
-        self.poller.register(connection.sock, selectors.EVENT_READ, partial(self._read, connection))
+        self.poller.register(connection.sock, event, callback)
 
     def _forget(self, connection: _Connection) -> None:
         del self.waiting[connection]
@@ -178,21 +181,50 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         self._let_go(connection)
 
     def handle_request(self, req: Any, conn: Any) -> bool:
-        """Answer a request, in a thread. A client that does not take its answer is given up."""
-        conn.sock.settimeout(self.timeout_s)
+        """Answer a request, in a thread, which does not wait until the client has taken the answer."""
+        client = conn.sock
+        client.setblocking(False)
+        conn.sock = conn.leaving = Leaving(client, self.timeout_s)
         try:
             return bool(super().handle_request(req, conn))
-        except TimeoutError as error:
-            raise StopIteration from error  # gunicorn's word for an end that is no failure
+        except BaseException as error:
+            conn.leaving.drop()
+            if isinstance(error, TimeoutError):
+                raise StopIteration from error  # gunicorn's word for an end that is no failure
+            raise
+        finally:
+            conn.sock = client
 
     def finish_request(self, conn: _Connection, fs: Future[Any]) -> None:
-        """Wait for the next request, or close; then what is left of this one is read for a moment."""
+        """Send what is left of the answer; then wait for the next request, or close."""
         self.held -= conn.held
         conn.held = 0
-        if not fs.cancelled() and fs.result():
-            self._wait_for_request(conn, conn.parser.unreader.take_buffered())
+        stays = not fs.cancelled() and bool(fs.result())
+        if conn.leaving is None or conn.leaving.is_done:
+            self._end_answer(conn, stays)
         else:
-            self._let_go(conn)
+            conn.deadline = time.monotonic() + self.timeout_s
+            self._watch(conn, selectors.EVENT_WRITE, partial(self._write, conn, stays))
+
+    def _write(self, connection: _Connection, stays: bool, client: socket.socket) -> None:
+        if connection not in self.waiting or connection.leaving is None:
+            return
+        try:
+            connection.leaving.send_more()
+        except OSError:
+            self._drop(connection)
+            return
+        connection.deadline = time.monotonic() + self.timeout_s
+        if connection.leaving.is_done:
+            self._forget(connection)
+            self._end_answer(connection, stays)
+
+    def _end_answer(self, connection: _Connection, stays: bool) -> None:
+        connection.leaving = None
+        if stays:
+            self._wait_for_request(connection, connection.parser.unreader.take_buffered())
+        else:
+            self._let_go(connection)
 
     def _let_go(self, connection: _Connection) -> None:
         """Say that no more comes and wait, in the poller, for the client to close: closing at once would take back the answer."""
@@ -202,13 +234,15 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         connection.deadline = time.monotonic() + LINGER_S
         try:
             connection.sock.shutdown(socket.SHUT_WR)
-            self._watch(connection)
+            self._watch(connection, selectors.EVENT_READ, partial(self._read, connection))
         except (OSError, ValueError):
             self.nr_conns -= 1
             connection.close()
 
     def _drop(self, connection: _Connection) -> None:
         self._forget(connection)
+        if connection.leaving is not None:
+            connection.leaving.drop()
         self.held -= connection.held
         self.nr_conns -= 1
         connection.close()
@@ -224,7 +258,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
                     f"The request did not arrive within {self.timeout_s} seconds. Send it again, or a smaller copy."
                 )
                 self._cut_off(connection, SlowUploadError(message))
-            elif connection.is_idle or connection.closing or force:
+            elif force or connection.is_idle or connection.closing or connection.leaving is not None:
                 self._drop(connection)
             else:
                 self._refuse(connection, TOO_LATE)

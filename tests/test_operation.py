@@ -9,10 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from threading import Event, Thread
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from config import ROOT
 from publishing import publish_view
@@ -24,6 +27,7 @@ from tests.test_publishing import current, published, write_view
 pytestmark = pytest.mark.slow
 SEARCH = "/api/v1/search?image_id=7&k=5"
 LIMITS = {"http_threads": 2, "upload_timeout_s": 3, "upload_max_bytes": 1_000_000}
+LARGE = "large.jpg"
 CROWD = 60
 """Slow clients: many more than the threads of the service under test, which has 2 × 2."""
 
@@ -173,10 +177,26 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(40):
         (folder / f"{number}.jpg").write_bytes(encoded(picture(number)))
+    noise = np.random.default_rng(1).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    (folder / LARGE).write_bytes(encoded(Image.fromarray(noise), quality=100))
     rsc_files = tmp_path_factory.mktemp("collection") / "rsc"
     options = ["--rsc-files", str(rsc_files), "--backbone", "efficientnet_lite0", "--quiet"]
     subprocess.run([sys.executable, "img2vec.py", str(folder), *options], cwd=ROOT, check=True, capture_output=True)
     return rsc_files
+
+
+@pytest.mark.openvino
+def test_clients_that_do_not_take_their_answers_hold_nobody_up(collection: Path, tmp_path: Path) -> None:
+    with running(collection, tmp_path, **LIMITS) as server, ExitStack() as crowd:
+        number = next(n for n in range(1, 42) if server.json(f"/api/v1/images/{n}")["name"] == LARGE)
+        clients = [crowd.enter_context(server.connect()) for _ in range(CROWD)]
+        for client in clients:
+            client.sendall(f"GET /images/{number}/original HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert_answers_at_once(server)
+        status, content = answer(clients[-1])
+        assert (status, Image.open(BytesIO(content)).convert("RGB").size) == (200, (2000, 2000))
+        clients[-1].sendall(f"GET {SEARCH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert answer(clients[-1])[0] == 200
 
 
 class Load:
@@ -240,16 +260,17 @@ def test_twenty_generations_come_during_load_and_no_request_fails(collection: Pa
 @pytest.mark.openvino
 def test_a_killed_process_costs_its_own_requests_and_another_comes(collection: Path, tmp_path: Path) -> None:
     clients = 6
-    with running(collection, tmp_path) as server, Load(server, clients=clients) as load:
-        load.wait_for_workers()
-        before = server.workers
-        load.wait_for(more=20)
-        os.kill(before[0], signal.SIGKILL)
-        load.wait_for(more=20)
-        load.wait_for_workers()
-        load.wait_for(more=40)
-        after = server.workers
-        assert sum(line.startswith("lookalike_requests_in_progress") for line in metrics(server)) == 1
+    with running(collection, tmp_path) as server:
+        with Load(server, clients=clients) as load:
+            load.wait_for_workers()
+            before = server.workers
+            load.wait_for(more=20)
+            os.kill(before[0], signal.SIGKILL)
+            load.wait_for(more=20)
+            load.wait_for_workers()
+            load.wait_for(more=40)
+            after = server.workers
+        assert "lookalike_requests_in_progress 1.0" in metrics(server)  # this one: none is left of the killed process
     assert before[1] in after
     assert before[0] not in after
     assert set(load.statuses) == {200}
