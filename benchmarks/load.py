@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 MOST_READ = 1 << 18
-_STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _RETRY = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
-_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+_CLOSE = re.compile(rb"HTTP/1\.0|.*\r\nconnection: *close", re.IGNORECASE | re.DOTALL)
 _TIMING = re.compile(rb"\r\nserver-timing: *([^\r]*)", re.IGNORECASE)
 
 
@@ -151,7 +151,7 @@ class _Load:
     def _finish(self, client: _Client, end: float) -> None:
         head = bytes(client.received[: client.received.find(b"\r\n\r\n") + 2])
         found, retry = _STATUS.match(head), _RETRY.search(head)
-        if _CLOSE.search(head):
+        if _CLOSE.match(head):
             self._hang_up(client)
         now = time.perf_counter()
         if found and found[1] == b"200":

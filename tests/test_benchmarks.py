@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flask import Flask, request
 
 from ann import Index
 from benchmarks import search
 from benchmarks.__main__ import find_photographs, measure
+from benchmarks.load import load
 from benchmarks.parts import PARTS, Bench, JobRun, Plan
 from benchmarks.processes import children, peak_mb, run_measured
 from benchmarks.table import Figure, line, median_figure, number, summary
 from store import open_store
+from tests.serving import served
 
 TINY = Plan(1, 0.2, {"efficientnet_lite0": 24}, (12, 60), 1, 8, 12, 300, 0.6)
 
@@ -107,6 +111,34 @@ def test_without_the_shared_data_the_sample_photographs_are_measured(
     found = find_photographs(tmp_path)
     assert len(found) > 200
     assert all(path.is_relative_to(tmp_path) for path in found)
+
+
+def test_clients_send_whole_pictures_and_tell_what_came_of_them() -> None:
+    contents = [bytes([number]) * size for number, size in enumerate((1, 1000, 300_000))]
+    received: list[bytes] = []
+    app = Flask(__name__)
+
+    @app.post("/api/v1/search")
+    def search() -> tuple[str, int, dict[str, str]]:
+        received.append(request.files["file"].read())
+        refused = len(received) % 2 == 0
+        return ("", 503, {"Retry-After": "0"}) if refused else ("found", 200, {"Server-Timing": "decode;dur=2.5"})
+
+    with served(app) as address:
+        answers = load(int(address.rpartition(":")[2]), contents, 3, 0.3)
+    assert set(received) <= set(contents)
+    assert sum(answers.statuses.values()) == len(received) >= 3
+    assert answers.statuses[503] == len(received) // 2
+    assert set(answers.statuses) == {200, 503}
+    assert len(answers.seconds) == answers.statuses[200]
+    assert answers.stages[0] == {"decode": 2.5}
+
+
+def test_clients_that_get_no_answer_are_counted() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        answers = load(nobody.getsockname()[1], [b"content"], 2, 0.0)
+    assert answers.statuses == {0: 2}
 
 
 @pytest.mark.openvino
