@@ -28,6 +28,6 @@ USER lookalike
 VOLUME /collection
 EXPOSE 8080
 # A network that is opened for the first time is converted first, which takes a minute.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=300s CMD ["python", "docker/healthy.py"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=300s CMD ["python", "-m", "commands.healthy"]
 # No shell in between: SIGTERM reaches the service, which answers what it has begun.
 CMD ["python", "app.py"]

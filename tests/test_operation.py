@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands.healthy import is_healthy
 from config import ROOT
 from publishing import publish_view
 from store import open_writer
@@ -136,7 +137,12 @@ def test_a_head_that_never_ends_is_refused(server: Server) -> None:
         assert answer(client)[0] == 431
 
 
-# What HTTP allows.
+# What HTTP allows, and what the container asks.
+
+
+def test_the_health_check_tells_a_service_from_none(server: Server) -> None:
+    assert is_healthy(server.port)
+    assert not is_healthy(free_port())
 
 
 def test_requests_sent_one_behind_the_other_are_all_answered(server: Server) -> None:
