@@ -1,4 +1,7 @@
-"""`python -m commands.healthy`: ends with 0 if the service on this machine answers, else with 1. The HEALTHCHECK of the Dockerfile."""
+"""`python -m commands.healthy`: ends with 0 if the service on this machine answers, else with 1.
+
+Owns the HEALTHCHECK of the Dockerfile. Does not own what healthy means (`/healthz`).
+"""
 
 from __future__ import annotations
 
