@@ -344,7 +344,7 @@ def test_every_shape_has_a_class_of_the_style_sheet(service: FakeService, size: 
         (0.995, 0.9999, "nearly the same"),
         (0.8, 0.9999, "very alike"),
         (0.8, 0.99, "alike"),
-        (0.1, 0.2, "hardly alike"),
+        (0.1, 0.2, "unlike"),
         (0.9, None, ""),
     ],
 )

@@ -27,6 +27,7 @@ _CONDITIONS: Mapping[str, str] = {
     "min_side": "at least {} pixels",
     "max_side": "at most {} pixels",
     "orientation": "{}",
+    "radius": "no farther than {}",
 }
 _OF_LIKENESS = ("unlike", "box", "radius", "metric", "ranking")
 """What means nothing any more once no picture is left to be like."""

@@ -30,9 +30,9 @@ _ORDERS: Mapping[str, str] = {"kind": "same kind", "plain": "same picture"}
 MEANINGS = (
     (0.999, "very alike", "of 1,000 random pairs of this collection, at most one is as alike"),
     (0.99, "alike", "at most one of 100"),
-    (0.95, "rather alike", "at most one of 20"),
-    (0.8, "a little alike", "at most one of 5"),
-    (0.0, "hardly alike", "more than that"),
+    (0.95, "similar", "at most one of 20"),
+    (0.8, "little alike", "at most one of 5"),
+    (0.0, "unlike", "more than that"),
 )
 """From which share of random pairs that are less alike on a match is called what, and what that is in words."""
 THE_SAME = "nearly the same"
