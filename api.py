@@ -139,7 +139,7 @@ EXPECTED_UNAVAILABLE = (CollectionMissingError, EmptyCollectionError, Overloaded
 def problem_of(error: Exception) -> Problem:
     """Turn any exception into what the client is told."""
     if isinstance(error, RequestEntityTooLarge):
-        limit = current_app.config["UPLOAD_MAX_BYTES"]
+        limit = min(current_app.config["UPLOAD_MAX_BYTES"], request.max_content_length or 0)
         return Problem(413, TooManyBytesError.code, f"The upload is too large: at most {limit:,} bytes are taken.")
     if isinstance(error, HTTPException):
         return Problem(error.code or 500, error.name.lower().replace(" ", "_"), error.description or error.name)
