@@ -102,6 +102,7 @@ class SearchService:
         self._loaded: Loaded | None = None
         self._refreshing = threading.Lock()
         self._opening = threading.Lock()
+        self._explainer = Explainer(settings)
         self._refused_stamp: tuple[int, int] | None = None
         self._decoders = Decoders(max(2, settings.cpu_threads), settings.decode_timeout_s)
         self._places = Places(settings.cpu_threads + settings.waiting_uploads)
@@ -427,10 +428,6 @@ class SearchService:
         return kept
 
     # Why an image was found.
-
-    @functools.cached_property
-    def _explainer(self) -> Explainer:
-        return Explainer(self.settings)
 
     def explain(self, image_id: int, like: Example) -> Explanation:
         """Return where an image of the collection agrees with another one, or with a kept upload, by their small pictures.
