@@ -216,6 +216,7 @@ _HELP: Mapping[str, Help] = {
         "That picture cannot be read", "Save it again as JPEG or PNG, or choose another one.", upload=True
     ),
     "upload_gone": Help("That picture is forgotten", "Choose it again, here.", upload=True),
+    "too_slow": Help("That took too long to arrive", "A copy 2,000 pixels wide finds the same.", upload=True),
     "overloaded": Help("Too many pictures at once", "Wait a moment, then send it again.", upload=True),
     "unknown_image": Help(
         "No such image", "It may have left the collection since. Search with a picture instead.", upload=True
