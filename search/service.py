@@ -46,9 +46,11 @@ from search.places import Places
 from search.queries import Box, Example, Query, RankingName, combined
 from search.stages import timed
 from store import Filter, Generation, Record, Snapshot, Store, VectorsManifest, open_store, tags_of
+from store.shelves import label_shelves
 from vectors import Ids, Vectors
 
 logger = logging.getLogger("lookalike")
+MOST_LABELS = 100
 LOAD_ATTEMPTS = 5
 _Opened = TypeVar("_Opened")
 
@@ -208,6 +210,10 @@ class SearchService:
     def images(self, image_ids: Iterable[int]) -> dict[int, ImageInfo]:
         """Return what is known of those of `image_ids` that are in the collection now."""
         return self._infos(self.ready(), image_ids)
+
+    def labels(self) -> list[str]:
+        """Return the labels that most images have, at most `MOST_LABELS`, by name: to choose from where one is asked for."""
+        return self.opened(_labels)
 
     def status(self) -> CollectionStatus:
         """Tell what answers now; raises `CollectionMissingError` or `EmptyCollectionError` while nothing does."""
@@ -499,6 +505,11 @@ class SearchService:
         record = self.ready().store.record(image_id)
         check_original(record)
         return record.path, info
+
+
+def _labels(store: Store, generation: Generation) -> list[str]:
+    shelves = sorted(label_shelves(store), key=lambda shelf: -shelf.count)
+    return sorted(shelf.name for shelf in shelves[:MOST_LABELS])
 
 
 def _ranking(loaded: Loaded, query: Query) -> RankingName:

@@ -203,6 +203,9 @@ class FakeService(SearchService):
     def images(self, image_ids: Iterable[int]) -> dict[int, ImageInfo]:
         return {int(image_id): self.described[int(image_id) - 1] for image_id in image_ids}
 
+    def labels(self) -> list[str]:
+        return ["beach"]
+
     def status(self) -> CollectionStatus:
         if not self.described:
             raise EmptyCollectionError("The collection in /secret/folder holds no image yet.")

@@ -419,6 +419,16 @@ def test_images_are_listed_by_words_and_filters_alone(kinds: SearchService) -> N
     assert all("3" in info.name or info.label == "group 3" for info in kinds.images(ids.tolist()).values())
 
 
+def test_labels_are_offered_by_name_and_only_the_most_frequent(
+    kinds: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kinds.labels() == ["group 0", "group 1", "group 2", "group 3"]
+    kinds.ready().opened.clear()
+    monkeypatch.setattr("search.service.MOST_LABELS", 2)
+    assert len(kinds.labels()) == 2
+    kinds.ready().opened.clear()
+
+
 def test_with_a_radius_or_euclidean_distance_the_order_is_by_distance(kinds: SearchService) -> None:
     for options in ({"radius": 1.5}, {"metric": "euclidean"}):
         found = kinds.search(like(1, k=None, ranking="kind", **options))

@@ -161,6 +161,7 @@ def found() -> ResponseReturnValue:
         "results.html",
         likes=likes,
         unlikes=shown_examples(asked, "unlike", answer.query.unlike),
+        labels=requested.service().labels(),
         left_out=len(answer.query.like) - len(likes),
         **results(answer),
     )
@@ -181,6 +182,7 @@ def _listed(fields: requested.Fields, asked: Asked) -> ResponseReturnValue:
         count=len(ids),
         asked=asked,
         kept=conditions(where),
+        labels=service.labels(),
         pager=_pager(page.number, page.number < page.count, page.count),
         **form(k or "all"),
     )
