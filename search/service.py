@@ -29,7 +29,6 @@ from errors import (
     ImageError,
     ImageNotFoundError,
     LookalikeError,
-    NoNetworkError,
     NoOriginalError,
     OriginalGoneError,
     QueryError,
@@ -441,8 +440,8 @@ class SearchService:
         Raises `QueryError`, `ImageNotFoundError`, `NoNetworkError`, `UploadGoneError`, `OverloadedError`.
         """
         loaded = self.ready()
-        if loaded.embedder.refusal is not None:
-            raise NoNetworkError(loaded.embedder.refusal)
+        # That of the searches first: OpenVINO's very first inference must not be made by two networks at once.
+        loaded.embedder.load()
         image, other = self.looked_at(Example(image_id)), self.looked_at(like)
         store, network = loaded.store, loaded.embedder.network
         return self._explainer.explain(network, store.models_folder, loaded.snapshot, image, other)
