@@ -33,6 +33,7 @@ from errors import (
     EmptyFileError,
     ImageError,
     NotAnImageError,
+    OverloadedError,
     TooManyBytesError,
     TooManyFramesError,
     TooManyPixelsError,
@@ -129,7 +130,8 @@ class Decoders:
     def prepare(self, content: bytes, wanted: Wanted) -> Prepared:
         """Decode a file's contents in a child; a caller beyond `count` waits for one.
 
-        Raises what `decode_image` does, and `DecodingStoppedError` where the child took too long or died.
+        Raises what `decode_image` does, `DecodingStoppedError` where the child took too long or died, and `OverloadedError`
+        where none came free in the time that decoding may take.
         """
         child = self._take()
         whole = False
@@ -150,7 +152,12 @@ class Decoders:
             self._free.put(child if whole else None)
 
     def _take(self) -> _Child:
-        child = self._free.get()
+        try:
+            child = self._free.get(timeout=self._timeout_s)
+        except queue.Empty:
+            raise OverloadedError(
+                f"No decoder came free within {self._timeout_s:g} seconds: all are busy with large pictures. Send it again later."
+            ) from None
         if child is not None and child.runs:
             return child
         try:

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import DamagedImageError, DecodingStoppedError, EmptyFileError, NotAnImageError, TooManyPixelsError
+from errors import (
+    DamagedImageError,
+    DecodingStoppedError,
+    EmptyFileError,
+    NotAnImageError,
+    OverloadedError,
+    TooManyPixelsError,
+)
 from images import Decoders, Limits, Prepared, Wanted
 from images.apart import BYTES_A_PIXEL, MEMORY_BYTES, prepare
 from images.apart import _answer as apart_answer
@@ -169,4 +176,13 @@ def test_no_more_children_are_started_than_are_needed() -> None:
     for number in range(3):
         decoders.prepare(encoded(picture(number)), WANTED)
     assert sum(child is not None for child in decoders._free.queue) == 1
+    decoders.close()
+
+
+def test_nobody_waits_for_a_decoder_longer_than_decoding_may_take() -> None:
+    decoders = Decoders(1, 0.1)
+    child = decoders._take()
+    with pytest.raises(OverloadedError, match=r"0\.1 seconds"):
+        decoders.prepare(encoded(picture(1)), WANTED)
+    decoders._free.put(child)
     decoders.close()
