@@ -366,7 +366,7 @@ def revalidate(response: Response) -> Response:
 
     It is that of the contents and not of the generation: names and tags change within one.
     """
-    is_answer = request.method == "GET" and response.status_code == 200 and response.is_json
+    is_answer = request.method in ("GET", "HEAD") and response.status_code == 200 and response.is_json
     if is_answer and is_api_path(request.path) and "ETag" not in response.headers:
         response.add_etag()
         response.make_conditional(request)

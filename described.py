@@ -205,19 +205,17 @@ def _operation(
     if operation.details:
         told["description"] = operation.details
     if operation.address_fields is not None:
-        told["parameters"] += _in_address(_properties(operation.address_fields, shapes, components))
+        told["parameters"] += _in_address(_shape(operation.address_fields, shapes, components))
     if operation.body_fields is not None or (said.files and operation.method == "post"):
-        properties = {} if operation.body_fields is None else _properties(operation.body_fields, shapes, components)
-        told["requestBody"] = _body(operation, shapes, properties)
+        shape = {} if operation.body_fields is None else _shape(operation.body_fields, shapes, components)
+        told["requestBody"] = _body(operation, shapes, shape)
     return told
 
 
-def _properties(
+def _shape(
     shape: type[Any], shapes: Mapping[type[Any], dict[str, Any]], components: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    name = shapes[shape]["$ref"].rpartition("/")[2]
-    properties: dict[str, Any] = components[name].get("properties", {})
-    return properties
+    return components[shapes[shape]["$ref"].rpartition("/")[2]]
 
 
 def _in_path(rule: Rule) -> Iterator[dict[str, Any]]:
@@ -227,30 +225,29 @@ def _in_path(rule: Rule) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _in_address(properties: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for name, schema in properties.items():
+def _in_address(shape: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, schema in shape["properties"].items():
         schema = dict(schema)
         text = schema.pop("description", None)
-        yield {"name": name, "in": "query", "schema": schema} | ({"description": text} if text else {})
+        field = {"name": name, "in": "query", "required": name in shape.get("required", ()), "schema": schema}
+        yield field | ({"description": text} if text else {})
 
 
-def _body(
-    operation: Operation, shapes: Mapping[type[Any], dict[str, Any]], properties: Mapping[str, Any]
-) -> dict[str, Any]:
+def _body(operation: Operation, shapes: Mapping[type[Any], dict[str, Any]], shape: Mapping[str, Any]) -> dict[str, Any]:
     """Say what a body may be: JSON, a form, and a form with files where there are any."""
     content: dict[str, Any] = {}
-    files = operation.description.files or {}
     if operation.body_fields is not None:
         content["application/json"] = {"schema": shapes[operation.body_fields]}
         content[_FORMS[0]] = {"schema": shapes[operation.body_fields]}
-    if files:
+    if operation.description.files:
         pictures = {
             name: {"type": "array", "items": {"type": "string", "format": "binary"}, "description": text}
-            for name, text in files.items()
+            for name, text in operation.description.files.items()
         }
-        shape = {"type": "object", "properties": {**pictures, **properties}, "additionalProperties": False}
-        content[_FORMS[1]] = {"schema": shape}
-    return {"content": content}
+        properties = {**pictures, **shape.get("properties", {})}
+        form = {"type": "object", "properties": properties, "additionalProperties": False}
+        content[_FORMS[1]] = {"schema": form}
+    return {"content": content, "required": bool(shape.get("required"))}
 
 
 def _responses(operation: Operation, shapes: Mapping[type[Any], dict[str, Any]]) -> dict[str, Any]:

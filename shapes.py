@@ -7,7 +7,7 @@ to it. Shapes of one view alone may stand beside that view.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from annotated_types import Ge, Le, Len
 
@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 Id = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
+Text = Annotated[str, Len(1, 100)]
 Tier = Literal["same", "identical", "burst", "similar"]
 Rule = Literal["largest", "oldest", "format", "shortest"]
 Ranking = Literal["kind", "plain"]
@@ -550,10 +551,10 @@ class PairsAnswer(TypedDict):
 # The map, and selections.
 
 
-class Selection(TypedDict, total=False):
+class Selection(TypedDict):
     """Images that were selected."""
 
-    image_ids: list[Id]
+    image_ids: Annotated[list[Id], Len(1)]
 
 
 class Layout(TypedDict):
@@ -632,11 +633,11 @@ class MapPictureFields(VersionFields, total=False):
     layout: str
 
 
-class MapGroupFields(TypedDict, total=False):
+class MapGroupFields(TypedDict):
     """Whose group, and where the tree of groups is cut."""
 
     image_id: Id
-    sim: Share
+    sim: NotRequired[Share]
 
 
 class MapGroupAnswer(TypedDict):
@@ -647,10 +648,10 @@ class MapGroupAnswer(TypedDict):
     image_ids: list[int]
 
 
-class SoughtFields(TypedDict, total=False):
+class SoughtFields(TypedDict):
     """What to find on the map."""
 
-    q: str
+    q: Text
 
 
 class SoughtAnswer(TypedDict):
@@ -689,10 +690,10 @@ class MoreAnswer(TypedDict):
 # Tags.
 
 
-class TagFields(Selection, total=False):
+class TagFields(Selection):
     """A tag, and the images that get it or lose it."""
 
-    tag: str
+    tag: Text
 
 
 class TagCounts(TypedDict):

@@ -63,6 +63,15 @@ def test_what_is_said_of_a_field_is_said_wherever_it_is_inherited(told: dict[str
     assert "Tag" not in json.dumps(fields["orientation"])
 
 
+def test_what_has_to_be_given_is_told(told: dict[str, Any]) -> None:
+    more = told["paths"]["/api/v1/map/more"]["post"]["requestBody"]
+    assert more["required"] is True
+    assert told["components"]["schemas"]["Selection"]["required"] == ["image_ids"]
+    fields = {one["name"]: one["required"] for one in told["paths"]["/api/v1/map/group"]["get"]["parameters"]}
+    assert fields == {"image_id": True, "sim": False}
+    assert told["paths"]["/api/v1/search"]["post"]["requestBody"]["required"] is False
+
+
 def test_the_description_is_openapi_3_1(told: dict[str, Any]) -> None:
     assert told["openapi"].startswith("3.1")
     for shape in told["components"]["schemas"]:
@@ -159,6 +168,7 @@ def test_an_answer_has_a_version_and_is_not_sent_to_who_has_it(client: FlaskClie
     again = client.get("/api/v1/images?k=2", headers={"If-None-Match": version})
     assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", version)
     assert again.headers["Cache-Control"] == "private, no-cache"
+    assert client.head("/api/v1/images?k=2").headers["ETag"] == version
     assert client.get("/api/v1/images?k=3", headers={"If-None-Match": version}).status_code == 200
 
 

@@ -45,6 +45,7 @@ class Field:
     choices: tuple[str, ...] = ()
     is_list: bool = False
     is_number: bool = False
+    is_required: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ def page() -> str:
 
 
 def _shown(path: str, method: str, one: Mapping[str, Any], schemas: Mapping[str, Any]) -> Shown:
-    fields = [_field(said["name"], said["schema"] | said, said["in"]) for said in one.get("parameters", ())]
+    fields = [
+        _field(said["name"], said["schema"] | said, said["in"], is_required=said["required"])
+        for said in one.get("parameters", ())
+    ]
     content = one.get("requestBody", {}).get("content", {})
     if "application/json" in content:
         shape = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
@@ -132,10 +136,13 @@ def _shown(path: str, method: str, one: Mapping[str, Any], schemas: Mapping[str,
 
 
 def _fields(schema: Mapping[str, Any], place: str) -> list[Field]:
-    return [_field(name, said, place) for name, said in schema.get("properties", {}).items()]
+    required = schema.get("required", ())
+    return [
+        _field(name, said, place, is_required=name in required) for name, said in schema.get("properties", {}).items()
+    ]
 
 
-def _field(name: str, said: Mapping[str, Any], place: str) -> Field:
+def _field(name: str, said: Mapping[str, Any], place: str, *, is_required: bool = False) -> Field:
     is_list = said.get("type") == "array"
     one = said["items"] if is_list else said
     kind = Kind("pictures" if is_list else "picture") if one.get("format") == "binary" else _kind(said)
@@ -147,6 +154,7 @@ def _field(name: str, said: Mapping[str, Any], place: str) -> Field:
         choices=tuple(one.get("enum", ())),
         is_list=is_list,
         is_number=one.get("type") in ("integer", "number"),
+        is_required=is_required,
     )
 
 

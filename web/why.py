@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from hashlib import blake2b
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, Required
 
 from flask import Blueprint, Response, jsonify, render_template, send_file, url_for
 
@@ -40,7 +40,7 @@ SIDES = ("image", "like")
 class HeatFields(TypedDict, total=False):
     """What an image is compared with: one image of the collection or one kept upload."""
 
-    like: str
+    like: Required[str]
     """An image id, or the key of a kept upload."""
     box: list[float]
     """The part of it that was searched with: left, top, right, bottom as shares from 0 to 1."""
