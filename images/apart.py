@@ -102,13 +102,9 @@ def prepare(content: bytes, wanted: Wanted) -> Prepared:
 
 
 class Decoders:
-    """Up to `count` children, each started when all others are busy. Thread-safe; make it after any fork, and close it.
-
-    `stopped` counts the pictures that took too long or brought a child down.
-    """
+    """Up to `count` children, each started when all others are busy. Thread-safe; make it after any fork, and close it."""
 
     def __init__(self, count: int, timeout_s: float) -> None:
-        self.stopped = 0
         self._timeout_s = timeout_s
         # The last one used comes first: the others need not be started at all.
         self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
@@ -140,7 +136,6 @@ class Decoders:
             whole = True
             return prepared
         except DecodingStoppedError as error:
-            self.stopped += 1
             logger.warning("A decoder was ended: %s", error)
             raise
         except ImageError:

@@ -285,11 +285,6 @@ class SearchService:
         """Return how many requests with pictures are being answered, or wait for the network, in this process."""
         return self._places.taken
 
-    @property
-    def decoders_stopped(self) -> int:
-        """Return how many pictures took too long to decode, or brought their decoder down, in this process."""
-        return self._decoders.stopped
-
     def _answer(self, loaded: Loaded, query: Query, kept: dict[Filter, Ids]) -> SearchResult:
         """Answer `query`; `kept` remembers what filters keep from one query to the next."""
         likes = [self._seen(loaded, example, thumbnail=query.thumbnail) for example in query.like]

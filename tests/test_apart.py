@@ -110,7 +110,6 @@ def test_a_crash_costs_the_picture_that_is_decoded_and_no_other(
         with pytest.raises(DecodingStoppedError, match="brought its decoder down"):
             decoders.prepare(encoded(picture(1)), WANTED)
     assert decoders.prepare(encoded(picture(2)), WANTED).height == 480
-    assert decoders.stopped == 1
     decoders.close()
 
 
