@@ -115,7 +115,7 @@ SIDEWAYS = {
     ("gunicorn.conf", "commands"),
 }
 HEAVY = {
-    *("imagehash", "openTSNE", "numba", "prometheus_client"),
+    *("apispec", "imagehash", "openTSNE", "numba", "prometheus_client", "pydantic"),
     *("annoy", "keras", "matplotlib", "networkx", "openvino", "pandas", "pyarrow", "pymilvus", "ray"),
     *("skimage", "sklearn", "tensorflow", "torch", "umap", "usearch"),
 }
