@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from commands.img2vec import main
 from config import Settings
+from img2vec import Job, index_images
 from search import SearchService
 from store import open_writer
 from tests import fake_backbone
@@ -256,6 +257,17 @@ def test_a_collection_can_begin_in_the_browser_and_end_there(tmp_path: Path, mon
     client.post("/api/v1/jobs/restore", json={"run": done["runs"][0]})
     assert images(client) == 1
     service.close()
+
+
+def test_images_whose_vectors_went_meanwhile_are_said_when_they_come_back(
+    client: FlaskClient, service: SearchService
+) -> None:
+    alone = next(info.image_id for info in service.some_images(100) if info.name == "9.png")  # no other has its bytes
+    client.post("/images/remove", data={"image_ids": [alone]})
+    index_images(Job(service.settings, [], compact=True))
+    (action,) = re.findall(r'action="(/removed/[0-9a-f]+/restore)"', client.get("/removed").get_data(as_text=True))
+    page = client.get(client.post(action).headers["Location"]).get_data(as_text=True)
+    assert "1 is not found by searches until" in page
 
 
 # In a browser.

@@ -27,7 +27,7 @@ from described import described
 from errors import CollectionError, ImageNotFoundError, RequestError
 from pipeline import show_path
 from quarantine import Restored, Run
-from requested import Fields, refuse_unknown, request_fields, wanted_page, wanted_text
+from requested import Fields, refuse_unknown, request_fields, wanted_count, wanted_page, wanted_text
 from search import CollectionStatus
 from search.changing import Added, Sent, TakenOut, add_pictures, bring_back, run_key, runs, take_out
 from store import open_store
@@ -301,8 +301,7 @@ def removed() -> str:
         runs=[ShownRun(_run_told(run), _pictures(run)) for run in found[page.places]],
         done=wanted_text(fields, "done"),
         back=wanted_text(fields, "back"),
-        problems=requested.wanted_count(fields, "problems", 1) if "problems" in fields else 0,
-        skipped=requested.wanted_count(fields, "skipped", 1) if "skipped" in fields else 0,
+        **{name: wanted_count(fields, name, 1) if name in fields else 0 for name in ("problems", "missing", "skipped")},
     )
 
 
@@ -328,7 +327,8 @@ def restore(key: str) -> ResponseReturnValue:
     """Bring back what was moved at one time, and say so."""
     guard.check_may_change()
     restored = bring_back(requested.service(), key)
-    return redirect(url_for(".removed", back=key, problems=len(restored.problems) or None), 303)
+    problems, missing = len(restored.problems) or None, restored.not_searchable or None
+    return redirect(url_for(".removed", back=key, problems=problems, missing=missing), 303)
 
 
 @api.get("/jobs/removed")
