@@ -26,8 +26,8 @@ from errors import (
 
 if TYPE_CHECKING:
     from search import Box, Example, Filter, Query, SearchResult, SearchService
+    from search.loaded import Loaded
     from search.rows import Rows
-    from search.service import Loaded
 
 SETTINGS = (
     *("rsc_files", "test_folder", "index", "trees", "search_k"),

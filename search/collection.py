@@ -44,10 +44,11 @@ from pipeline import show_path
 from publishing import publish
 from search.adding import add_images
 from search.given import Images, Source, sources
+from search.loaded import Loaded
 from search.looking import Looked, find_record, look
 from search.queries import Box, combined
 from search.rows import ROW_DTYPE, Rows, make_rows
-from search.service import Loaded, SearchService
+from search.service import SearchService
 from store import Filter, Store, open_store, open_writer
 from store.copying import copy_collection
 from tables import whole_folder

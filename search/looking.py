@@ -28,8 +28,8 @@ from images import Limits, decode_image
 from images.pixels import to_rgb
 from pipeline import show_path
 from search.given import Source
+from search.loaded import Loaded, check_original
 from search.queries import Box
-from search.service import Loaded, check_original
 from store import Record
 from vectors import Vectors
 

@@ -13,7 +13,7 @@ from config import Settings
 from errors import DamagedCollectionError, EditRefusedError
 from publishing import publish, publish_view, view_of
 from search import SearchService
-from search.service import Loaded
+from search.loaded import Loaded
 from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
 
 MANIFEST = VectorsManifest("imported-vectors-000000000000", "imported", "vectors", "0" * 64, 8, "none")

@@ -32,7 +32,7 @@ from requested import (
     wanted_where,
 )
 from search.about import about, failure_counts
-from search.service import Loaded
+from search.loaded import Loaded
 from store.shelves import Shelf, label_shelves, seen_shelves
 from vectors import Ids
 
