@@ -5,15 +5,26 @@
 import { fileOf, keepSent, nameSent } from "./kept.js";
 
 const LEAST_SHARE = 0.02; // a slip of the finger is no box
+const STEP = 0.05; // of an arrow key
+const MIDDLE = [0.25, 0.25, 0.75, 0.75]; // where a box drawn by keys begins
+const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
 function share(value, start, length) {
   return Math.min(1, Math.max(0, (value - start) / length));
+}
+
+/** Move a box by a step, or its lower right corner, never out of the picture. */
+function moved([left, top, right, bottom], [x, y], sizes) {
+  if (sizes) return [left, top, Math.min(1, Math.max(left + STEP, right + x)), Math.min(1, Math.max(top + STEP, bottom + y))];
+  const [dx, dy] = [Math.min(1 - right, Math.max(-left, x)), Math.min(1 - bottom, Math.max(-top, y))];
+  return [left + dx, top + dy, right + dx, bottom + dy];
 }
 
 function enhance(frame, button, search) {
   const outline = frame.querySelector("rect");
   const area = frame.querySelector("svg");
   let corner = null;
+  let byKeys = null; // the box, while arrows move it
 
   function point(event) {
     const { left, top, width, height } = area.getBoundingClientRect();
@@ -36,10 +47,30 @@ function enhance(frame, button, search) {
     button.setAttribute("aria-pressed", on);
     if (on) frame.scrollIntoView({ block: "nearest", behavior: "smooth" });
     button.textContent = on ? "Now draw a box on the picture" : "Search with a part of it";
-    corner = null;
+    corner = byKeys = null;
   }
 
-  button.addEventListener("click", () => draw(!frame.hasAttribute("data-drawing")));
+  function searchBox(box) {
+    search(box.map((edge) => edge.toFixed(4)).join(","));
+  }
+
+  button.addEventListener("click", (event) => {
+    if (byKeys) {
+      searchBox(byKeys);
+      return;
+    }
+    draw(!frame.hasAttribute("data-drawing"));
+    if (event.detail || !frame.hasAttribute("data-drawing")) return; // by a pointer
+    byKeys = MIDDLE;
+    outlineBox(byKeys);
+    button.textContent = "Arrows move the box, with Shift they size it, Enter searches";
+  });
+  button.addEventListener("keydown", (event) => {
+    if (!byKeys || !(event.key in ARROWS)) return;
+    event.preventDefault();
+    byKeys = moved(byKeys, ARROWS[event.key], event.shiftKey);
+    outlineBox(byKeys);
+  });
 
   area.addEventListener("pointerdown", (event) => {
     event.preventDefault();
@@ -55,7 +86,7 @@ function enhance(frame, button, search) {
     const box = boxTo(point(event));
     corner = null;
     if (box[2] - box[0] < LEAST_SHARE || box[3] - box[1] < LEAST_SHARE) return;
-    search(box.map((edge) => edge.toFixed(4)).join(","));
+    searchBox(box);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") draw(false);

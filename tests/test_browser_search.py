@@ -267,6 +267,18 @@ def test_a_part_of_an_image_is_drawn_on_its_results(page: Page) -> None:
     assert len(said(page)["box"]) == 1
 
 
+def test_a_part_is_drawn_by_keys(page: Page) -> None:
+    page.goto("/search?like=14&k=12")
+    button = page.locator("[data-draw]")
+    button.focus()
+    for key in ("Enter", "ArrowLeft", "ArrowLeft", "Shift+ArrowDown"):
+        button.press(key)
+    expect(button).to_contain_text("Enter searches")
+    button.press("Enter")
+    expect(page).to_have_url(re.compile("box="))
+    assert said(page)["box"] == ["0.1500,0.2500,0.6500,0.8000"]
+
+
 def test_a_picture_is_added_to_the_search(page: Page, files: list[Path]) -> None:
     page.goto("/search?like=3&k=12")
     page.get_by_label("add to this search").check()

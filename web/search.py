@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from urllib.parse import parse_qs
 
-from flask import Blueprint, Response, current_app, redirect, render_template, request, send_file, url_for
+from flask import Blueprint, Response, redirect, render_template, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 
 import api
@@ -110,12 +110,6 @@ def _good_until(found: SearchResult) -> int | None:
     similarities = [match.similarity for match in found.matches]
     least = sorted(similarities, reverse=True)[found.good_matches - 1]
     return max(place for place, similarity in enumerate(similarities, start=1) if similarity >= least)
-
-
-@pages.app_template_test("known")
-def is_known(endpoint: str) -> bool:
-    """Tell whether the service has a page; the map and its kin can be left out."""
-    return endpoint in current_app.view_functions
 
 
 @pages.app_template_filter("meaning")
