@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from threading import Event, Thread
@@ -135,6 +135,18 @@ def test_a_head_that_never_ends_is_refused(server: Server) -> None:
     with server.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\n" + b"Name: value\r\n" * 6000)
         assert answer(client)[0] == 431
+
+
+def test_what_arrives_at_once_takes_bounded_memory(server: Server) -> None:
+    begun = upload(bytes(900_000))[:-20]
+    with ExitStack() as crowd:
+        clients = [crowd.enter_context(server.connect()) for _ in range(30)]  # 27 MB, of which each process takes 8.5
+        for client in clients:
+            with suppress(ConnectionError):  # refused while it sends
+                client.sendall(begun)
+        statuses = [answer(client)[0] for client in clients]
+    assert set(statuses) == {503, 408}
+    assert statuses.count(408) <= 18
 
 
 # What HTTP allows, and what the container asks.
