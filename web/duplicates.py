@@ -17,7 +17,6 @@ from flask.typing import ResponseReturnValue
 
 import guard
 import requested
-import shapes
 from api import image_json
 from described import described
 from errors import CollectionError, EditRefusedError, OptionError, SignInError
@@ -26,8 +25,10 @@ from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_pl
 from requested import Fields, refuse_unknown, request_fields, wanted_image_id, wanted_page, wanted_text
 from search import ImageInfo
 from search.changing import TakenOut, apply_here
+from shapes import Id
 from store import Filter
 from views.reviews import PLANNED_TIERS, Review, Totals, open_review
+from web import shapes
 from web.changes import TakenOutAnswer, moved_page, taken_out_json
 
 pages = Blueprint("duplicates_pages", __name__)
@@ -354,8 +355,8 @@ def plan_json() -> Response:
 class ApplyFields(shapes.DuplicatesFields, total=False):
     """Which sets to apply the rule to, and what was decided by hand."""
 
-    keep: list[shapes.Id]
-    remove: list[shapes.Id]
+    keep: list[Id]
+    remove: list[Id]
     which: Literal["all", "page"]
     """All sets of the tier, or those of one page."""
     created_at: str

@@ -16,7 +16,6 @@ from flask.typing import ResponseReturnValue
 
 import guard
 import requested
-import shapes
 from api import image_json
 from described import described
 from errors import CollectionError, OptionError
@@ -34,6 +33,7 @@ from requested import (
 from search import ImageInfo
 from store import forget_group, name_group
 from views.groups import Group, GroupList, Groups, NamedElsewhere, Order, open_groups
+from web import shapes
 
 pages = Blueprint("groups_pages", __name__)
 api = Blueprint("groups_api", __name__, url_prefix="/api/v1")

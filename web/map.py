@@ -14,7 +14,6 @@ from flask import Blueprint, Response, jsonify, make_response, render_template, 
 
 import guard
 import requested
-import shapes
 from api import image_json
 from atlases import Atlases, open_atlases
 from described import described
@@ -25,6 +24,7 @@ from store import Generation, NamedGroup, Record, Store, named_groups, tag_count
 from views.duplicates import open_duplicates
 from views.groups import Groups, open_groups
 from views.map import Map, open_map
+from web import shapes
 from web.groups import titles
 from web.map_picture import map_picture
 from web.map_table import Ids, PointTable, point_table

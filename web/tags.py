@@ -10,10 +10,10 @@ from flask.typing import ResponseReturnValue
 
 import guard
 import requested
-import shapes
 from described import described
 from errors import ImageNotFoundError, OptionError, RequestError
 from store import tag_counts, tag_images, untag_images
+from web import shapes
 
 pages = Blueprint("tags_pages", __name__)
 api = Blueprint("tags_api", __name__, url_prefix="/api/v1")
