@@ -77,9 +77,8 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Wait for the first request of a new client."""
-        with contextlib.suppress(
-            BlockingIOError, ConnectionAbortedError
-        ):  # another process was faster, or the client left
+        # Another process was faster, or the client has left.
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             self._welcome(listener.accept(), listener)
 
     def _welcome(self, accepted: tuple[Any, Any], listener: Any) -> None:
