@@ -28,7 +28,8 @@ async function within(mode, work) {
   }
 }
 
-function forgetOld(store, before) {
+function forgetOld(store, minutes) {
+  const before = Date.now() - minutes * 60_000;
   store.openCursor().onsuccess = ({ target: { result: cursor } }) => {
     if (!cursor) return;
     if (cursor.value.sent < before) cursor.delete();
@@ -41,10 +42,19 @@ export async function keepSent(files, minutes) {
   try {
     const name = `sent ${crypto.getRandomValues(new Uint32Array(2)).join(" ")}`;
     await within("readwrite", (store) => {
-      forgetOld(store, Date.now() - minutes * 60_000);
+      forgetOld(store, minutes);
       return store.put({ sent: Date.now(), files }, name);
     });
     sessionStorage.setItem(WAITING, name);
+  } catch {
+    // See above.
+  }
+}
+
+/** Let go of what was sent longer ago than `minutes`. */
+export async function forgetSent(minutes) {
+  try {
+    await within("readwrite", (store) => forgetOld(store, minutes));
   } catch {
     // See above.
   }

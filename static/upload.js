@@ -1,7 +1,7 @@
 // Makes the upload form better: drop or paste pictures anywhere on the page, see them at once, search without a click. The form works
 // without this script. Reads data-upload, data-max-bytes, data-kept-minutes, data-previews, data-hint, data-state.
 
-import { keepSent } from "./kept.js";
+import { forgetSent, keepSent } from "./kept.js";
 
 const PREVIEW_SIDE = 384;
 const MOST_PREVIEWS = 12;
@@ -118,6 +118,7 @@ function enhance(form) {
   window.addEventListener("pageshow", rest);
 
   form.querySelector("[data-hint]").hidden = false;
+  forgetSent(Number(form.dataset.keptMinutes));
 }
 
 for (const form of document.querySelectorAll("form[data-upload]")) enhance(form);

@@ -259,6 +259,24 @@ def test_a_part_of_an_upload_is_drawn_and_sent_out_of_what_the_browser_kept(
         expect(other.get_by_role("button", name="Search with a part of it")).to_be_hidden()
 
 
+def test_the_browser_lets_go_of_a_file_that_was_sent_long_ago(page: Page, files: list[Path]) -> None:
+    page.clock.install()
+    page.goto("/")
+    page.get_by_label("Choose a picture").set_input_files(files[0])
+    expect(page.locator(TILES)).to_have_count(24)
+    expect(page.get_by_role("button", name="Search with a part of it")).to_be_visible()
+    page.clock.fast_forward("15:01")
+    page.goto("/")
+    held = """() => new Promise((resolve) => {
+        const asked = indexedDB.open("lookalike", 1);
+        asked.onsuccess = () => {
+            const counted = asked.result.transaction("files").objectStore("files").count();
+            counted.onsuccess = () => { asked.result.close(); resolve(counted.result); };
+        };
+    })"""
+    page.wait_for_function(f"async () => (await ({held})()) === 0")
+
+
 def test_a_part_of_an_image_is_drawn_on_its_results(page: Page) -> None:
     page.goto("/search?like=14&k=12")
     draw(page)
