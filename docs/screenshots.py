@@ -18,7 +18,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -44,16 +43,6 @@ CROPS = 100
 """Crops of each photograph."""
 START_LIMIT_S = 60.0
 QUALITY = 82
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One picture: its file, the page, the window in pixels, and whether it is dark."""
-
-    file: str
-    address: str
-    size: tuple[int, int] = (1280, 860)
-    dark: bool = False
 
 
 def make_photographs(folder: Path) -> None:
@@ -88,7 +77,7 @@ def served(rsc_files: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "app.py", "--rsc-files", str(rsc_files), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_for(address)
@@ -121,12 +110,20 @@ def take(browser: Browser, address: str, photographs: Path) -> None:
     with browser.new_context(base_url=address, viewport={"width": 1280, "height": 860}) as context:
         page = context.new_page()
         page.goto("/")
-        page.set_input_files('input[type="file"]', photographs / "chelsea" / "001.jpg")
+        page.set_input_files('input[type="file"]', photographs / "astronaut" / "004.jpg")
         page.wait_for_url("**/search?*")
         page.wait_for_load_state("networkidle")
         save(page, "screenshot.jpg")
+        page.locator("[data-why]").nth(1).dispatch_event("click")
+        page.locator("dialog[open] img").last.wait_for()
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('dialog img')].every((i) => i.complete && i.naturalWidth)"
+        )
+        save(page, "why.jpg")
         page.goto("/map")
         page.wait_for_load_state("networkidle")
+        page.locator(".map canvas").first.wait_for()
+        page.wait_for_timeout(3000)  # atlases are decoded and drawn after they came
         save(page, "map.jpg")
 
 
