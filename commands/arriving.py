@@ -55,9 +55,10 @@ class Arriving:
         fields = _FIELD.findall(self.content, 0, self._head_bytes)
         lengths = [value for name, value in fields if name.lower() == b"content-length"]
         if not any(name.lower() == b"transfer-encoding" for name, _ in fields):
-            # Two lengths, or one that is no number: gunicorn refuses them without reading on.
-            simple = len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) < 20
-            self._end = self._head_bytes + (int(lengths[0]) if simple else 0)
+            # Two lengths, or one that is no number: gunicorn refuses them without reading on. Of one that is, however many
+            # digits it has, it waits for as much as it says.
+            simple = len(lengths) == 1 and lengths[0].isdigit()
+            self._end = self._head_bytes + (_length(lengths[0]) if simple else 0)
         expecting = any(name.lower() == b"expect" and value.lower() == b"100-continue" for name, value in fields)
         self.waits_to_continue = expecting and len(self.content) == self._head_bytes
         return "body"
@@ -98,3 +99,8 @@ class Arriving:
         """Return all bytes with the field `Connection: close` before all others: nothing follows one that was cut off."""
         line, ended, rest = self.without_expectation().partition(b"\r\n")
         return line + ended + b"Connection: close" + ended + rest
+
+
+def _length(digits: bytes) -> int:
+    """Return a length in decimal digits; one so long that nobody takes it stands for all of them."""
+    return int(digits.lstrip(b"0")[:20] or b"0")

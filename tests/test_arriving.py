@@ -52,6 +52,7 @@ def test_what_comes_after_a_request_is_kept() -> None:
     "request_bytes",
     [
         b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffff\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 200,
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"Name: value\r\n" * 10_000,
@@ -59,6 +60,15 @@ def test_what_comes_after_a_request_is_kept() -> None:
 )
 def test_a_body_of_more_than_may_be_is_said_at_once(request_bytes: bytes) -> None:
     assert Arriving(MOST).add(request_bytes) == "long body"
+
+
+def test_a_length_of_many_digits_is_waited_for_as_gunicorn_does() -> None:
+    request_bytes = POST.replace(b" 11", b" " + b"0" * 50 + b"11")
+    parser = RequestParser(Config(), iter([request_bytes]), ("127.0.0.1", 1))
+    assert next(parser).body.read() == b"hello world"
+    arriving = Arriving(MOST)
+    assert arriving.add(request_bytes[:-1]) == "body"
+    assert arriving.add(request_bytes[-1:]) == "whole"
 
 
 def test_a_head_of_more_than_may_be_is_said() -> None:
