@@ -38,9 +38,14 @@ class Leaving:
         self._held += len(content)
         self.send_more()
         while self._held > MOST_WAITING_BYTES:
-            if not select.select([], [self._client], [], self._timeout_s)[1]:
+            if not self._may_send():
                 raise TimeoutError("The client does not take its answer.")
             self.send_more()
+
+    def _may_send(self) -> bool:
+        poll = select.poll()  # `select` knows no descriptor beyond 1023
+        poll.register(self._client, select.POLLOUT)
+        return bool(poll.poll(self._timeout_s * 1000))
 
     def sendfile(self, file: IO[bytes], offset: int, count: int) -> None:
         """Send a part of a file, now or later; it may be closed meanwhile."""

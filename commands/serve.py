@@ -50,7 +50,7 @@ def server_options(settings: Settings) -> dict[str, object]:
         "workers": worker_count(settings),
         "worker_class": "commands.worker.BufferedWorker",
         "threads": settings.http_threads,
-        # Each is two files at most, and a process may usually have 1024 of them.
+        # Fewer where the system gives a process too few files for them (`worker.py`).
         "worker_connections": settings.http_threads + 400,
         "keepalive": 15,
         # Networks do not survive a fork, so each process loads its own. Index and vectors are mapped, and shared.

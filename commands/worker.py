@@ -11,6 +11,8 @@ the body, it meets the error. Only a head that never ends is answered here. Sour
 from __future__ import annotations
 
 import contextlib
+import errno
+import resource
 import selectors
 import socket
 import time
@@ -28,6 +30,9 @@ from errors import LookalikeError, OverloadedError, SlowUploadError, TooManyByte
 READ_BYTES = 256 * 1024
 BUFFERED_UPLOADS = 8
 """How many uploads of the largest size one process may hold while they arrive and are answered; more get 503."""
+OTHER_DESCRIPTORS, DESCRIPTORS_A_THREAD = 200, 4
+"""What the process and each thread may have open besides connections: the index, the catalog, decoders, counters."""
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 LINGER_S = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client comes to read the answer."""
 TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -67,6 +72,18 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         self.waiting: dict[_Connection, None] = {}  # in the order they began to
         self.held = 0
 
+    def init_process(self) -> None:
+        """Take as many descriptors as the system gives, and no more connections than those are enough for."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        others = OTHER_DESCRIPTORS + DESCRIPTORS_A_THREAD * self.cfg.threads
+        asked = self.cfg.worker_connections
+        wanted = others + 2 * asked  # an answer may be a file besides
+        given = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < given:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+        self.worker_connections: int = max(self.cfg.threads, min(asked, (given - others) // 2))
+        super().init_process()
+
     def load_wsgi(self) -> None:
         """Make the application; what it takes is what is waited for."""
         super().load_wsgi()
@@ -77,9 +94,16 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Wait for the first request of a new client."""
-        # Another process was faster, or the client has left.
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             self._welcome(listener.accept(), listener)
+        except (BlockingIOError, ConnectionAbortedError):
+            pass  # another process was faster, or the client has left
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR:
+                raise
+            # Whoever knocks waits until gunicorn's loop takes new clients again, after the next event or in a second.
+            self._drop_idle()
+            self.set_accept_enabled(False)
 
     def _welcome(self, accepted: tuple[Any, Any], listener: Any) -> None:
         self.nr_conns += 1
@@ -94,7 +118,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             for listener in self.sockets:
-                with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+                with contextlib.suppress(OSError):  # nobody knocks any more, or it was closed before
                     while self.nr_conns < self.worker_connections:
                         self._welcome(listener.accept(), listener)
                 listener.close()
@@ -102,9 +126,12 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
     def _make_room(self) -> None:
         """Let the oldest connection without a request go, when nearly as many are open as may be."""
         if self.nr_conns > self.worker_connections - self.cfg.threads:
-            idle = next((connection for connection in self.waiting if connection.is_idle), None)
-            if idle is not None:
-                self._drop(idle)
+            self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        idle = next((connection for connection in self.waiting if connection.is_idle), None)
+        if idle is not None:
+            self._drop(idle)
 
     def _wait_for_request(self, connection: _Connection, begun: bytes) -> None:
         connection.arriving = Arriving(self.most_bytes)

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,13 +52,15 @@ class Server:
 
 
 @contextmanager
-def running(rsc_files: Path, run_folder: Path, **settings: object) -> Iterator[Server]:
-    """Serve a collection from two processes; stop it at the end if it still runs."""
+def running(
+    rsc_files: Path, run_folder: Path, *, command: Sequence[str] = ("app.py",), **settings: object
+) -> Iterator[Server]:
+    """Serve a collection from two processes; stop it at the end if it still runs. `command` is what Python runs."""
     port = free_port()
     given = {"rsc_files": rsc_files, "port": port, "run_folder": run_folder, "workers": 2, **settings}
     environment = {**os.environ, **{f"LOOKALIKE_{name.upper()}": str(value) for name, value in given.items()}}
     process = subprocess.Popen(
-        [sys.executable, "app.py"],
+        [sys.executable, *command],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

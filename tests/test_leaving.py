@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,28 @@ def test_who_takes_nothing_of_a_long_answer_is_given_up(pair: tuple[socket.socke
     leaving = Leaving(pair[0], 0.01)
     with pytest.raises(TimeoutError):
         leaving.sendall(bytes(2 * MOST_WAITING_BYTES))
+
+
+def test_a_long_answer_is_waited_for_on_any_descriptor(pair: tuple[socket.socket, socket.socket]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2000:
+        pytest.skip("This system gives a process too few descriptors.")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    try:
+        with (
+            socket.socket(fileno=fcntl.fcntl(pair[0], fcntl.F_DUPFD_CLOEXEC, 1500)) as far,
+            ThreadPoolExecutor() as pool,
+        ):
+            leaving, content = Leaving(far, 30), os.urandom(2 * MOST_WAITING_BYTES)
+            sending = pool.submit(leaving.sendall, content)
+            received = bytearray()
+            while not sending.done():
+                received += pair[1].recv(1 << 16)
+            sending.result()
+            received += taken(leaving, pair[1], len(content) - len(received))
+            assert received == content
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_file_that_became_shorter_ends_the_answer(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,9 @@ from tests.test_publishing import current, published, write_view
 
 pytestmark = pytest.mark.slow
 SEARCH = "/api/v1/search?image_id=7&k=5"
-LIMITS = {"http_threads": 2, "upload_timeout_s": 3, "upload_max_bytes": 1_000_000}
+LIMITS: dict[str, Any] = {"http_threads": 2, "upload_timeout_s": 3, "upload_max_bytes": 1_000_000}
 LARGE = "large.jpg"
+FILES = 300
 CROWD = 60
 """Slow clients: many more than the threads of the service under test, which has 2 × 2."""
 
@@ -72,6 +74,25 @@ def test_slow_clients_hold_nobody_up(server: Server, begun: bytes) -> None:
         for _ in range(CROWD):
             crowd.enter_context(server.connect()).sendall(begun)
         assert_answers_at_once(server)
+
+
+def test_a_length_of_many_digits_gives_no_thread_to_wait_with(server: Server) -> None:
+    begun = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"0" * 30 + b"100\r\n\r\nhello"
+    with ExitStack() as crowd:
+        for _ in range(CROWD):
+            crowd.enter_context(server.connect()).sendall(begun)
+        assert_answers_at_once(server)
+
+
+def test_more_clients_than_files_that_a_process_may_have_end_none(vectors_only: Path, tmp_path: Path) -> None:
+    limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, ({FILES}, {FILES}));"
+    command = ("-c", f"{limited} runpy.run_path('app.py', run_name='__main__')")
+    with running(vectors_only, tmp_path, command=command, workers=1, http_threads=2) as server, ExitStack() as crowd:
+        before = server.workers
+        for _ in range(2 * FILES):
+            crowd.enter_context(server.connect())
+        assert server.get(SEARCH)[0] == 200
+        assert server.workers == before
 
 
 def test_clients_that_do_not_close_hold_nobody_up(server: Server) -> None:
