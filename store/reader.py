@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import CollectionMissingError, DamagedCollectionError, ImageNotFoundError
-from store.filters import Filter, condition, holds, no_classes
+from store.filters import Filter, condition, no_classes, written
 from store.formats import (
     RECORD_COLUMNS,
     VECTOR_DTYPE,
@@ -78,7 +78,7 @@ class Store:
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None
         )
-        connection.create_function("holds", 3, holds, deterministic=True)
+        connection.create_function("written", 2, written, deterministic=True)
         with self._opened_lock:
             self._opened.append(connection)
         return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from errors import QueryError
-from store import Batch, Filter, Record, Store, VectorsManifest, open_writer
+from store import Batch, Filter, Record, Store, VectorsManifest, filters, open_writer
 
 KEY = "network-layer-0"
 IMAGES: dict[bytes, dict[str, Any]] = {
@@ -100,6 +101,20 @@ def test_words_know_no_difference_of_case_or_of_how_letters_are_composed(tmp_pat
         vectors = {record.sha256: np.ones(4, np.float32) for record in records if record.sha256}
         writer.commit(KEY, Batch(records, vectors=vectors))
     assert Store(tmp_path).matching_ids(Filter(text=word), key=KEY).tolist() == [1, 2]
+
+
+def test_a_name_is_read_once_for_all_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    def counted(path: bytes, label: str | None) -> str:
+        read.append(path)
+        return filters.written(path, label)
+
+    monkeypatch.setattr("store.reader.written", counted)
+    with closing(Store(store.folder)) as opened:
+        kept = opened.matching_ids(Filter(text="a b c e h each ach beach"), key=KEY).tolist()
+    assert kept == [1, 3, 5]
+    assert sorted(read) == sorted(path for path, said in IMAGES.items() if "error_code" not in said)
 
 
 def test_what_another_network_saw_keeps_nothing(store: Store) -> None:
