@@ -65,6 +65,7 @@ from requested import (
     wanted_image_id,
     wanted_likes,
     wanted_query,
+    wanted_uploads,
 )
 from search import Example, ImageInfo, Match, Query, RankingName, SearchResult
 from search.stages import timed
@@ -337,6 +338,33 @@ def _row_json(number: int, label: str, match: Match) -> shapes.Row:
         "distance": round(match.distance, 6),
         "rank": match.rank,
     }
+
+
+@api.post("/uploads")
+@described(
+    "search", shapes.KeptAnswer, body=shapes.KeepFields, files={"file": "One picture."}, status=201, problems=(400, 409)
+)
+def keep() -> tuple[Response, int]:
+    """Keep a picture for a while, to be searched with by its key.
+
+    Of the picture a vector and a small copy are kept, which further pages and comparisons need not be sent again for.
+    """
+    fields = request_fields()
+    refuse_unknown(fields, ("file", "box"), "keeping a picture")
+    pictures = wanted_uploads()
+    if len(pictures) > 1:
+        raise RequestError(f"{len(pictures)} pictures came: send one at a time to be kept.")
+    key = service().keep_upload(content_of(pictures[0]), wanted_box(fields))
+    kept = service().kept_upload(key)
+    answer: shapes.KeptAnswer = {
+        "key": key,
+        "minutes": service().settings.kept_minutes,
+        "width": kept.width,
+        "height": kept.height,
+        "thumbnail_url": url_for("search.upload_thumbnail", key=key),
+        "page_url": url_for("search.found", like=key),
+    }
+    return jsonify(answer), 201
 
 
 @api.get("/images/<image_id>")

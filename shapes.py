@@ -108,6 +108,13 @@ class SearchBody(SearchFields, total=False):
     """A vector of the collection's own network, instead of a picture."""
 
 
+class KeepFields(TypedDict, total=False):
+    """Which part of a picture is kept to search with."""
+
+    box: Annotated[list[Share], Len(4, 4)]
+    """A part of the picture: left, top, right, bottom as shares of its sides."""
+
+
 class ListFields(FilterFields, total=False):
     """Which images of the collection to list, and which page of them."""
 
@@ -225,6 +232,20 @@ class SearchAnswer(Asked):
     truncated: bool
     """There is more than one answer may hold."""
     matches: list[Match]
+
+
+class KeptAnswer(TypedDict):
+    """What is kept of a picture: a vector and a small copy."""
+
+    key: str
+    """Stands wherever an image id can in `like` and `unlike`."""
+    minutes: int
+    """How long it is kept after it was last asked for."""
+    width: int
+    height: int
+    thumbnail_url: str
+    page_url: str
+    """The page of its results."""
 
 
 class Row(TypedDict):

@@ -69,6 +69,32 @@ def test_an_image_id_finds_the_neighbours_and_not_the_image_itself(client: Flask
     assert 7 not in [match["image"]["image_id"] for match in found["matches"]]
 
 
+def test_a_picture_that_is_kept_need_not_be_sent_again(client: FlaskClient, service: FakeService) -> None:
+    sent = encoded(picture(14), quality=30)
+    kept = client.post("/api/v1/uploads", **upload(sent))
+    assert kept.status_code == 201
+    told = kept.get_json()
+    assert (told["width"], told["height"], told["minutes"]) == (640, 480, service.settings.kept_minutes)
+    again = client.get(f"/api/v1/search?like={told['key']}&k=3").get_json()["matches"]
+    assert again == client.post("/api/v1/search", **upload(sent, k="3")).get_json()["matches"]
+    assert client.get(told["thumbnail_url"]).mimetype == "image/jpeg"
+    assert client.get(told["page_url"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"data": {}}, "No pictures came"),
+        ({"data": {"file": [(io.BytesIO(encoded(picture(n))), "a.jpg") for n in (1, 2)]}}, "2 pictures came"),
+        (upload(encoded(picture(1)), k="3"), "keeping a picture has: file, box"),
+    ],
+)
+def test_one_picture_is_kept_at_a_time(client: FlaskClient, sent: dict[str, Any], said: str) -> None:
+    answer = client.post("/api/v1/uploads", **sent)
+    assert answer.status_code == 400
+    assert said in answer.get_json()["error"]["message"]
+
+
 def ids_of(answer: Any) -> list[int]:
     assert answer.status_code == 200, answer.get_data(as_text=True)
     return [match["image"]["image_id"] for match in answer.get_json()["matches"]]
