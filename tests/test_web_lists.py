@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import web.lists
 from app import create_app
 from config import Settings
 from search import SearchService
+from store import Store
+from store.shelves import Shelf, label_shelves
 from tests.grouped_collection import KINDS, make_collection
 
 COUNT = sum(KINDS.values())
@@ -53,6 +56,20 @@ def test_all_images_are_listed_once_page_after_page(client: FlaskClient) -> None
     ]
     assert ids == sorted(set(ids))
     assert len(ids) == COUNT
+
+
+def test_labels_are_counted_once_for_a_generation(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Store] = []
+
+    def count(store: Store) -> list[Shelf]:
+        counted.append(store)
+        return label_shelves(store)
+
+    monkeypatch.setattr("web.browse.label_shelves", count)
+    with closing(SearchService(settings, load_network=False)) as service:
+        client = create_app(service=service).test_client()
+        assert told(client, "/labels") == told(client, "/labels")
+    assert len(counted) == 1
 
 
 def test_a_list_keeps_the_images_that_meet_the_conditions(client: FlaskClient) -> None:

@@ -56,7 +56,8 @@ def _shown_folders(store: Store, generation: Generation) -> Folder:
     return folder_tree(store)
 
 
-def _labels(store: Store, generation: Generation) -> list[Shelf]:
+def labels(store: Store, generation: Generation) -> list[Shelf]:
+    """Open the labels that were given, for `SearchService.opened`."""
     return label_shelves(store)
 
 
@@ -64,7 +65,8 @@ def _months(store: Store, generation: Generation) -> list[Shelf]:
     return month_shelves(store)
 
 
-def _seen(store: Store, generation: Generation) -> list[Shelf]:
+def seen(store: Store, generation: Generation) -> list[Shelf]:
+    """Open what the network saw, for `SearchService.opened`."""
     return seen_shelves(store, generation.manifest["vectors_key"], class_names())
 
 
@@ -90,9 +92,9 @@ def _sections(folder: Folder) -> Mapping[str, Section]:
     found = (
         Section("folders", "Folders", [child.shelf for child in folder.below], _last_name, _folder_address(folder)),
         Section("dates", "Dates", service.opened(_months), _month_title, _month_address),
-        Section("labels", "Labels", service.opened(_labels), _whole_name, _search_by("label")),
+        Section("labels", "Labels", service.opened(labels), _whole_name, _search_by("label")),
         Section("tags", "Tags", tag_shelves(service.ready().store), _whole_name, _search_by("tag")),
-        Section("seen", "What the network saw", service.opened(_seen), _whole_name, _search_by("text")),
+        Section("seen", "What the network saw", service.opened(seen), _whole_name, _search_by("text")),
     )
     return {section.name: section for section in found}
 

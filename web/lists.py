@@ -15,7 +15,6 @@ from flask import Blueprint, Response, jsonify
 import requested
 import shapes
 from api import image_json
-from backbones import class_names
 from described import described
 from errors import ImageNotFoundError, OptionError
 from requested import (
@@ -33,8 +32,9 @@ from requested import (
 )
 from search.about import about, failure_counts
 from search.loaded import Loaded
-from store.shelves import Shelf, label_shelves, seen_shelves
+from store.shelves import Shelf
 from vectors import Ids
+from web import browse
 
 api = Blueprint("lists_api", __name__, url_prefix="/api/v1")
 
@@ -75,10 +75,9 @@ def _wanted_size(fields: Fields) -> int:
 @described("collection", shapes.LabelsAnswer)
 def labels() -> Response:
     """Count the labels that were given to images, and what the network is fairly sure to have seen in them."""
-    loaded = requested.service().ready()
-    given = sorted(label_shelves(loaded.store), key=lambda shelf: -shelf.count)
-    seen = seen_shelves(loaded.store, loaded.vectors.key, class_names())
-    answer: shapes.LabelsAnswer = {"given": _counts(given), "seen": _counts(seen)}
+    service = requested.service()
+    given = sorted(service.opened(browse.labels), key=lambda shelf: -shelf.count)
+    answer: shapes.LabelsAnswer = {"given": _counts(given), "seen": _counts(service.opened(browse.seen))}
     return jsonify(answer)
 
 
@@ -142,11 +141,12 @@ def _asked_about(fields: Fields) -> Ids:
     gone = sorted(named - service.images(named).keys())
     if gone:
         raise ImageNotFoundError(f"There is no image {gone[0]}.")
-    return np.intersect1d(np.array(sorted(named), dtype=np.int64), there)
+    return np.intersect1d(np.array(sorted(named), dtype=np.int64), there, assume_unique=True)
 
 
 def _edges(loaded: Loaded, sources: Ids, k: int, radius: float | None, *, allowed: Ids | None) -> list[shapes.Edge]:
-    sources = np.intersect1d(sources, loaded.snapshot.ids)  # a newer generation may have come since they were listed
+    # A newer generation may have come since they were listed.
+    sources = np.intersect1d(sources, loaded.snapshot.ids, assume_unique=True)
     vectors = loaded.snapshot.take(np.searchsorted(loaded.snapshot.ids, sources))
     found = loaded.index.query(vectors, k + 1, radius=radius, allowed=allowed).without(sources, k)
     return [
