@@ -6,12 +6,14 @@ what a vector means. A key is random and names one upload; whoever has it can se
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
 import sqlite3
 import stat
 import tempfile
+import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,22 +75,54 @@ class KeptUploads:
     """Uploads by their keys. Thread-safe, and shared with every other process that opens the same folder."""
 
     def __init__(self, folder: Path, minutes: int) -> None:
-        self._path = folder / FILE_NAME
+        self._folder = folder
         self._seconds = 60.0 * minutes
-        with closing(self._opened()) as connection, connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS uploads (key TEXT PRIMARY KEY, seen REAL NOT NULL, vectors_key TEXT NOT NULL, "
-                "vector BLOB NOT NULL, thumbnail BLOB NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, box TEXT)"
-            )
-            connection.execute("CREATE INDEX IF NOT EXISTS uploads_seen ON uploads (seen)")
-        self._path.chmod(0o600)
+        self._timer: threading.Timer | None = None
+        self._timing = threading.Lock()
+        self.forget()
 
     def _opened(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=10)
-        # The folder is on this machine and the content worth little: speed before durability.
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection = sqlite3.connect(self._folder / FILE_NAME, timeout=10)
+        # The folder is on this machine and the content worth little, but what is forgotten shall be gone.
         connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA secure_delete = ON")
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'uploads_seen'").fetchone():
+            self._begin(connection)
         return connection
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Make the tables: at the start, or when something has cleaned up the temporary folder since."""
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            # SQLite does not wait for another process that changes the mode, too.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            connection.execute("PRAGMA journal_mode = WAL")
+            with connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS uploads (key TEXT PRIMARY KEY, seen REAL NOT NULL, vectors_key TEXT NOT NULL, "
+                    "vector BLOB NOT NULL, thumbnail BLOB NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, box TEXT)"
+                )
+                connection.execute("CREATE INDEX IF NOT EXISTS uploads_seen ON uploads (seen)")
+            (self._folder / FILE_NAME).chmod(0o600)
+        finally:
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """Take away what was kept too long, and as long as something is kept, do so again."""
+        with closing(self._opened()) as connection, connection:
+            connection.execute("DELETE FROM uploads WHERE seen < ?", (time.time() - self._seconds,))
+            (oldest,) = connection.execute("SELECT min(seen) FROM uploads").fetchone()
+        with self._timing:
+            self._timer = None
+        if oldest is not None:
+            self._forget_after(oldest)
+
+    def _forget_after(self, seen: float) -> None:
+        with self._timing:
+            if self._timer is None:
+                self._timer = threading.Timer(max(0.0, seen + self._seconds - time.time()) + 1, self.forget)
+                self._timer.daemon = True
+                self._timer.start()
 
     def keep(self, upload: KeptUpload) -> str:
         """Keep what may be kept of an upload, and return its key. What was kept too long goes."""
@@ -114,6 +148,7 @@ class KeptUploads:
                     box,
                 ),
             )
+        self._forget_after(now)
         return key
 
     def get(self, key: str) -> KeptUpload:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,41 @@ def test_it_is_forgotten_a_while_after_it_was_last_looked_at(tmp_path: Path, mon
     monkeypatch.setattr(time, "time", lambda: now + 60 * (28 + 15.1))
     with pytest.raises(UploadGoneError, match="15 minutes"):
         kept.get(key)
+
+
+def test_what_was_kept_too_long_goes_from_the_disk_though_nobody_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[FakeTimer] = []
+
+    class FakeTimer:
+        def __init__(self, seconds: float, forget: Callable[[], None]) -> None:
+            self.seconds, self.forget = seconds, forget
+
+        def start(self) -> None:
+            begun.append(self)
+
+    monkeypatch.setattr(threading, "Timer", FakeTimer)
+    kept, now = KeptUploads(tmp_path, 15), time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    kept.keep(replace(upload(), thumbnail=b"private picture"))
+    monkeypatch.setattr(time, "time", lambda: now + 600)
+    kept.keep(replace(upload(), thumbnail=b"later picture"))
+    assert [timer.seconds for timer in begun] == [901]
+    monkeypatch.setattr(time, "time", lambda: now + 901)
+    begun[0].forget()
+    assert [timer.seconds for timer in begun] == [901, 600]
+    left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"private picture" not in left
+    assert b"later picture" in left
+
+
+def test_uploads_are_kept_again_after_something_cleaned_up_the_folder(tmp_path: Path) -> None:
+    kept = KeptUploads(tmp_path, 15)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert kept.get(kept.keep(upload())).width == 640
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_folder_is_for_this_user_alone(tmp_path: Path) -> None:
