@@ -66,6 +66,7 @@ from requested import (
     wanted_likes,
     wanted_query,
     wanted_uploads,
+    wanted_values,
 )
 from search import Example, ImageInfo, Match, Query, RankingName, SearchResult
 from search.stages import timed
@@ -313,7 +314,7 @@ def search_batch() -> Response:
 
 def _batch(fields: Fields) -> list[tuple[str, Example | LookalikeError]]:
     """Return each query's label and its example, or what is wrong with it. Raises `RequestError` for none or too many."""
-    ids, files, box = [*fields.get("image_id", ()), *fields.get("like", ())], uploads("file"), wanted_box(fields)
+    ids, files, box = wanted_values(fields, "image_id", "like"), uploads("file"), wanted_box(fields)
     if not 1 <= len(ids) + len(files) <= MAX_EXAMPLES:
         raise RequestError(
             f"The batch has {len(ids) + len(files)} queries (file, image_id), but must have 1 to {MAX_EXAMPLES}."

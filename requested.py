@@ -158,9 +158,14 @@ def request_fields() -> Fields:
 
 
 def _one(fields: Fields, name: str) -> object:
-    """Return the first value of a field; None, as not given, for an empty one, which a form sends for what was not filled in."""
+    """Return the first value of a field; None, as not given, for an empty one."""
     raw = next(iter(fields.get(name, ())), None)
     return None if raw == "" else raw
+
+
+def wanted_values(fields: Fields, *names: str) -> list[object]:
+    """Return all values of fields but empty ones, which a form sends for what was not filled in."""
+    return [raw for name in names for raw in fields.get(name, ()) if raw != ""]
 
 
 def wanted_text(fields: Fields, name: str) -> str | None:
@@ -267,7 +272,7 @@ def _vector(raw: Sequence[object]) -> npt.NDArray[np.float64]:
 
 def _named(fields: Fields, *names: str) -> list[int | str]:
     """Return what is named in the fields `names`: image ids, and keys of kept uploads."""
-    named = [(name, raw) for name in names for raw in fields.get(name, ()) if raw != ""]
+    named = [(name, raw) for name in names for raw in wanted_values(fields, name)]
     return [raw if _is_key(raw) else wanted_image_id(raw, name) for name, raw in named]
 
 
@@ -287,7 +292,7 @@ def wanted_likes(fields: Fields, *, box_of_first: bool = False) -> tuple[Example
     A box is a part of the one picture that came, or, on pages (`box_of_first`), of the first of several.
     """
     ids = _named(fields, "image_id", "like")
-    files, vector = uploads("file"), fields.get("vector", ())
+    files, vector = uploads("file"), wanted_values(fields, "vector")
     if bool(ids) + bool(files) + bool(vector) > 1:
         given = [name for name, there in (("a picture", files), ("an image_id", ids), ("a vector", vector)) if there]
         raise RequestError(f"The request has both {' and '.join(given)}: send one of them.")

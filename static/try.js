@@ -13,6 +13,11 @@ function plain(field, text) {
   return "number" in field.dataset && /^-?\d*\.?\d+$/.test(text) ? Number(text) : text;
 }
 
+// For a shell, whatever stands in it.
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 function asked(form) {
   const method = form.dataset.try;
   const fields = [...form.elements].filter((field) => field.name);
@@ -27,14 +32,14 @@ function asked(form) {
   if (method !== "POST") {
     const query = new URLSearchParams(texts.flatMap((field) => values(field).map((value) => [field.name, value])));
     const url = String(query) ? `${path}?${query}` : path;
-    return { method, url, curl: method === "GET" ? `curl '${location.origin}${url}'` : `curl -X ${method} '${location.origin}${url}'` };
+    return { method, url, curl: `curl ${method === "GET" ? "" : `-X ${method} `}${quoted(location.origin + url)}` };
   }
   if (files.length) {
     const body = new FormData();
     for (const field of texts) for (const value of values(field)) body.append(field.name, value);
     for (const [name, file] of files) body.append(name, file);
-    const said = [...body].map(([name, value]) => ` -F '${name}=${value instanceof File ? `@${value.name}` : value}'`);
-    return { method, url: path, body, curl: `curl${said.join("")} '${location.origin}${path}'` };
+    const said = [...body].map(([name, value]) => ` -F ${quoted(`${name}=${value instanceof File ? `@${value.name}` : value}`)}`);
+    return { method, url: path, body, curl: `curl${said.join("")} ${quoted(location.origin + path)}` };
   }
   const json = {};
   for (const field of texts) {
@@ -42,7 +47,7 @@ function asked(form) {
     if (given.length) json[field.name] = "list" in field.dataset ? given : given[0];
   }
   const body = JSON.stringify(json);
-  return { method, url: path, body, json: true, curl: `curl --json '${body}' '${location.origin}${path}'` };
+  return { method, url: path, body, json: true, curl: `curl --json ${quoted(body)} ${quoted(location.origin + path)}` };
 }
 
 function line(tag, text, className) {
@@ -97,6 +102,7 @@ function open() {
   if (target instanceof HTMLDetailsElement) target.open = true;
 }
 
+for (const field of document.querySelectorAll("[data-list]")) field.placeholder = "several, with commas"; // parted by this script
 for (const form of document.querySelectorAll("[data-try]")) {
   form.querySelector("[data-scripted]")?.removeAttribute("hidden");
   form.addEventListener("submit", (event) => {

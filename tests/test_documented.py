@@ -172,6 +172,36 @@ def test_what_is_sent_as_json_is_what_the_fields_say(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_what_is_shown_for_the_shell_is_quoted_for_it(page: Page) -> None:
+    page.locator("#get_images > summary").click()
+    form = page.locator("#get_images form")
+    form.get_by_label("text", exact=True).fill("it's")
+    form.get_by_role("button", name="Ask").click()
+    command = form.locator("[data-told] pre").first.inner_text()
+    answer = subprocess.run(["bash", "-c", f"{command} --silent --fail-with-body"], capture_output=True, check=True)
+    assert b'"images":0' in answer.stdout
+
+
+def test_fields_that_a_form_leaves_empty_are_not_given(site: Served) -> None:
+    paths = requests.get(f"{site.address}/openapi.json", timeout=30).json()["paths"]
+    refused = []
+    for path, fields in ((path, said["get"]["parameters"]) for path, said in paths.items() if "get" in said):
+        if any(field["required"] for field in fields):
+            continue
+        given = {field["name"]: "" for field in fields} | ({"image_id": "7"} if path.endswith("/search") else {})
+        address, token = site.address.removesuffix("/api/v1") + path, {"Authorization": f"Bearer {TOKEN}"}
+        answer = requests.get(address, params=given, headers=token, timeout=30)
+        refused += [] if answer.status_code == 200 else [(path, answer.text)]
+    assert refused == []
+
+
+def test_a_batch_has_no_query_of_an_empty_field(site: Served) -> None:
+    told = requests.post(f"{site.address}/search/batch", data={"image_id": ["7", ""], "like": "", "k": ""}, timeout=30)
+    assert {row["query"] for row in told.json()["rows"]} == {0}
+    assert told.json()["errors"] == []
+
+
+@pytest.mark.browser
 def test_without_scripts_the_page_asks_what_has_a_fixed_address(browser: Browser, site: Served) -> None:
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()

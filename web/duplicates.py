@@ -22,7 +22,7 @@ from described import described
 from errors import CollectionError, EditRefusedError, OptionError, SignInError
 from pipeline import show_path
 from plans import FORMATS, KEEP, Choice, Decision, DuplicateSet, decide, make_plan, plan_bytes, related, turned_round
-from requested import Fields, refuse_unknown, request_fields, wanted_image_id, wanted_page, wanted_text
+from requested import Fields, refuse_unknown, request_fields, wanted_image_id, wanted_page, wanted_text, wanted_values
 from search import ImageInfo
 from search.changing import TakenOut, apply_here
 from shapes import Id
@@ -75,7 +75,7 @@ def _asked(fields: Fields) -> _Asked:
     if tier not in TABS:
         raise OptionError(f"There is no tier {tier[:40]!r}, there are: {', '.join(TABS)}.")
     keep, remove = (
-        frozenset(wanted_image_id(raw, name) for raw in fields.get(name, ())) for name in ("keep", "remove")
+        frozenset(wanted_image_id(raw, name) for raw in wanted_values(fields, name)) for name in ("keep", "remove")
     )
     protect = tuple(str(folder).strip() for folder in fields.get("protect", ()) if str(folder).strip())
     choice = Choice(wanted_text(fields, "rule") or "largest", protect, keep=keep, remove=remove)

@@ -28,6 +28,7 @@ from requested import (
     wanted_number,
     wanted_page,
     wanted_text,
+    wanted_values,
     wanted_where,
 )
 from search.about import about, failure_counts
@@ -135,9 +136,10 @@ def _asked_about(fields: Fields) -> Ids:
     """Return the ids whose neighbours are asked for, ascending. Raises `ImageNotFoundError` for one that is not there."""
     service = requested.service()
     there = service.listed(wanted_where(fields))
-    if not fields.get("image_id"):
+    ids = wanted_values(fields, "image_id")
+    if not ids:
         return there
-    named = {wanted_image_id(raw) for raw in fields["image_id"][: MOST_SOURCES + 1]}
+    named = {wanted_image_id(raw) for raw in ids[: MOST_SOURCES + 1]}
     gone = sorted(named - service.images(named).keys())
     if gone:
         raise ImageNotFoundError(f"There is no image {gone[0]}.")

@@ -118,7 +118,7 @@ def index() -> str:
     """Show the map."""
     service, opened = requested.service(), _opened()
     layouts = _layouts(opened.map)
-    asked = request.args.get("layout", next(iter(layouts)))
+    asked = request.args.get("layout") or next(iter(layouts))
     _check_layout(asked, opened.map)
     tags = tag_counts(service.ready().store)
     return render_template(
@@ -199,7 +199,7 @@ def atlas(number: int) -> Response:
 def picture() -> Response:
     """Send the map in one `layout` as a picture, for pages without JavaScript."""
     opened = _asked_for()
-    layout = request.args.get("layout", next(iter(_layouts(opened.map))))
+    layout = request.args.get("layout") or next(iter(_layouts(opened.map)))
     _check_layout(layout, opened.map)
     if opened.atlases is None:
         raise ViewMissingError("The map has no small pictures to show. A poster has: python map2d.py --poster map.png")
@@ -218,7 +218,7 @@ def picture() -> Response:
 def _asked_for() -> Opened:
     """Return the map. Raises `ViewMissingError` where that of another digest is asked for: its numbers would mean others."""
     opened = _opened()
-    if request.args.get("v", opened.table.digest) != opened.table.digest:
+    if request.args.get("v") not in (None, "", opened.table.digest):
         raise ViewMissingError("The collection has changed since this page was opened. Load the page again.")
     return opened
 
