@@ -30,9 +30,9 @@ from errors import (
     NoNetworkError,
     UnreadableFileError,
 )
-from images import Limits
+from images import Limits, prepare
 from networks import choose_network, vectors_manifest
-from pipeline import File, Pipeline, Reader, Seen, failed, folder_name, same_contents, show_path
+from pipeline import File, Pipeline, Prepare, Reader, Seen, failed, folder_name, same_contents, show_path
 from publishing import publish
 from store import IMPORTED_BACKBONE, Batch, Record, StoreWriter, open_writer
 
@@ -111,7 +111,8 @@ class Job:
     """What to do in one run; the settings say how. `on_progress`, `on_note` and `on_step` are called in the caller's thread.
 
     `prune` tells which images are taken out if their files are gone, `remove` which are taken out anyhow, by path. `backbone`
-    is a network that is loaded already: it is used where it is the one that is wanted.
+    is a network that is loaded already: it is used where it is the one that is wanted. `prepare` decodes: here, unless another
+    way is given.
     """
 
     settings: Settings
@@ -125,6 +126,7 @@ class Job:
     on_step: Callable[[str], None] = lambda step: None
     stop: threading.Event = field(default_factory=threading.Event)
     backbone: Backbone | None = None
+    prepare: Prepare = prepare
 
 
 def index_images(job: Job) -> Report:
@@ -268,7 +270,7 @@ class _Indexing:
     def _look_at(self, files: list[File]) -> None:
         settings = self.settings
         row = BACKBONES.get(self.network.backbone)
-        reader = Reader(row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged)
+        reader = Reader(row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged, self.job.prepare)
         pipeline = Pipeline(
             reader.read, self._wants_vector, self._run_network, settings.cpu_threads, settings.batch_size, self.job.stop
         )

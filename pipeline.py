@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from backbones import BackboneRow, Outputs
 from errors import EmptyFileError, ImageError, NotAnImageError, TooManyBytesError, UnreadableFileError
-from images import Limits, decode_image, make_thumbnail, network_input, sniff_format
+from images import DecodedImage, Limits, Prepared, Wanted, decode_image, make_thumbnail, prepare, sniff_format
 from store import Record
 
 IN_MEMORY_BYTES = 32_000_000
@@ -29,6 +29,9 @@ IN_MEMORY_BYTES = 32_000_000
 
 SLOTS = 1_000
 """Files that may wait behind one whose batch is not full yet."""
+
+Prepare = Callable[[bytes | BinaryIO, Wanted], Prepared]
+"""What makes pixels and a thumbnail of a file. Raises `ImageError`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Reader:
 
     `is_unchanged(file, size, mtime_ns)` tells that the catalog needs nothing of a file; `complete` maps contents (SHA-256) that
     need no decoding to the records that have them. Without `row` no network is to see the files, and there are no pixels.
+    `prepare` makes pixels and thumbnail where a network is: here, unless another way is given.
     """
 
     row: BackboneRow | None
@@ -92,6 +96,7 @@ class Reader:
     thumbnail_size: int
     complete: Mapping[bytes, list[Record]]
     is_unchanged: Callable[[File, int, int], bool]
+    prepare: Prepare = prepare
 
     def read(self, file: File) -> Seen:
         """Look at one file. Never raises for what is wrong with the file: that stands in the record."""
@@ -114,7 +119,8 @@ class Reader:
 
     def _decode(self, file: File, record: Record) -> Seen:
         with open(file.path, "rb") as opened:
-            if sniff_format(opened.read(64)) is None:
+            picture_format = sniff_format(opened.read(64))
+            if picture_format is None:
                 raise (EmptyFileError if record.size == 0 else NotAnImageError)("The contents are of no image format.")
             if record.size > self.limits.max_bytes:
                 too_large = TooManyBytesError(
@@ -131,19 +137,21 @@ class Reader:
                 return Seen(file, same_contents(record, twins[0]))
             opened.seek(0)
             try:
-                return self._with_pixels(file, record, content if content is not None else opened)
+                known_format = replace(record, format=picture_format)
+                return self._with_pixels(file, known_format, content if content is not None else opened)
             except ImageError as error:
                 return Seen(file, failed(record, error))
 
     def _with_pixels(self, file: File, record: Record, source: bytes | BinaryIO) -> Seen:
-        row = self.row
-        sides = (self.thumbnail_size, *(row.input_size if row is not None else ()))
-        decoded = decode_image(source, self.limits, min_side=max(sides))
-        pixels = None if row is None else network_input(decoded.image, row.input_size, resample=row.resample)
-        thumbnail = make_thumbnail(decoded.image, self.thumbnail_size)
-        record = replace(
-            record, format=decoded.format, width=decoded.width, height=decoded.height, taken_at=decoded.taken_at
-        )
+        row, pixels = self.row, None
+        made: DecodedImage | Prepared
+        if row is None:
+            made = decode_image(source, self.limits, min_side=self.thumbnail_size)
+            thumbnail: bytes | None = make_thumbnail(made.image, self.thumbnail_size)
+        else:
+            made = self.prepare(source, Wanted(self.limits, row.input_size, row.resample, self.thumbnail_size))
+            pixels, thumbnail = made.pixels, made.thumbnail
+        record = replace(record, width=made.width, height=made.height, taken_at=made.taken_at)
         return Seen(file, record, pixels, thumbnail)
 
 

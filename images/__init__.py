@@ -6,7 +6,7 @@ file from a cut one (`checks`); orientation, time taken, one RGB picture (`decod
 (`img2vec.py`, `search/`), nor what is kept (`store`).
 """
 
-from images.apart import Decoders, Prepared, Wanted
+from images.apart import Decoders, Prepared, Wanted, prepare
 from images.camera import Camera, read_camera
 from images.checks import Limits, sniff_format
 from images.decoding import DecodedImage, decode_image
@@ -25,6 +25,7 @@ __all__ = [
     "find_images",
     "make_thumbnail",
     "network_input",
+    "prepare",
     "read_camera",
     "sniff_format",
 ]

@@ -21,7 +21,8 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -83,22 +84,23 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a file became: `pixels` uint8 (height, width, 3) of the part, a JPEG of all, and the sides of the full picture."""
+    """What a file became: `pixels` uint8 (height, width, 3) of the part, a JPEG of all, sides and time as in `DecodedImage`."""
 
     pixels: npt.NDArray[np.uint8]
     thumbnail: bytes | None
     width: int
     height: int
+    taken_at: str | None = None
 
 
-def prepare(content: bytes, wanted: Wanted) -> Prepared:
-    """Decode a file's contents here, in this process. Raises what `decode_image` does."""
+def prepare(content: bytes | BinaryIO, wanted: Wanted) -> Prepared:
+    """Decode a file, or its contents, here in this process. Raises what `decode_image` does."""
     decoded = decode_image(content, wanted.limits, min_side=wanted.min_side)
     picture = decoded.image if wanted.part is None else cut_part(decoded.image, wanted.part)
     pixels = network_input(picture, wanted.input_size, resample=wanted.resample)
     size = wanted.thumbnail_size
     thumbnail = None if size is None else make_thumbnail(decoded.image, size)
-    return Prepared(pixels, thumbnail, decoded.width, decoded.height)
+    return Prepared(pixels, thumbnail, decoded.width, decoded.height, decoded.taken_at)
 
 
 class Decoders:
@@ -123,12 +125,14 @@ class Decoders:
                 if child is not None:
                     child.end()
 
-    def prepare(self, content: bytes, wanted: Wanted) -> Prepared:
-        """Decode a file's contents in a child; a caller beyond `count` waits for one.
+    def prepare(self, content: bytes | BinaryIO, wanted: Wanted) -> Prepared:
+        """Decode a file, or its contents, in a child; a caller beyond `count` waits for one.
 
         Raises what `decode_image` does, `DecodingStoppedError` where the child took too long or died, and `OverloadedError`
         where none came free in the time that decoding may take.
         """
+        if not isinstance(content, bytes):
+            content = content.read()
         child = self._take()
         whole = False
         try:
@@ -220,7 +224,10 @@ def _prepared(answer: Mapping[str, Any], body: bytearray, wanted: Wanted) -> Pre
         raise _ERRORS[answer["error"]](str(answer["message"])[:1000])
     shape = (*wanted.input_size, 3)
     pixels = np.frombuffer(body, np.uint8, math.prod(shape)).reshape(shape)
-    return Prepared(pixels, bytes(body[pixels.size :]) or None, int(answer["width"]), int(answer["height"]))
+    taken_at = answer["taken_at"]
+    if taken_at is not None:
+        taken_at = datetime.fromisoformat(taken_at).isoformat()
+    return Prepared(pixels, bytes(body[pixels.size :]) or None, int(answer["width"]), int(answer["height"]), taken_at)
 
 
 # What parent and child say: the lengths of both parts, a JSON object, and bytes.
@@ -281,7 +288,8 @@ def _answer(content: bytes, wanted: Wanted) -> tuple[dict[str, object], bytes]:
         return {"error": error.code, "message": str(error)}, b""
     except MemoryError:
         return {"error": UnreadableFileError.code, "message": "There is not enough memory to decode the image."}, b""
-    return {"width": prepared.width, "height": prepared.height}, prepared.pixels.tobytes() + (prepared.thumbnail or b"")
+    told = {name: getattr(prepared, name) for name in ("width", "height", "taken_at")}
+    return told, prepared.pixels.tobytes() + (prepared.thumbnail or b"")
 
 
 def _limit(limits: Limits, timeout_s: float) -> None:

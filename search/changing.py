@@ -99,7 +99,7 @@ def add_pictures(service: SearchService, sent: Sequence[Sent]) -> list[Added]:
             ]
             settings = as_published(settings, writer.last_generation())
             if saving.new:
-                index_into(writer, Job(settings, saving.new, on_note=logger.warning, backbone=backbone))
+                index_into(writer, _job(service, settings, saving.new, backbone))
         finally:
             saving.forget_failures()
         results = [
@@ -108,6 +108,11 @@ def add_pictures(service: SearchService, sent: Sequence[Sent]) -> list[Added]:
         ]
     service.refresh()
     return results
+
+
+def _job(service: SearchService, settings: Settings, paths: list[bytes], backbone: Backbone | None) -> Job:
+    """Return the job that indexes what was sent, which is decoded in child processes alone."""
+    return Job(settings, paths, on_note=logger.warning, backbone=backbone, prepare=service.decoders.prepare)
 
 
 def _network(service: SearchService) -> Backbone | None:

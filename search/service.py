@@ -79,13 +79,13 @@ class SearchService:
         self._opening = threading.Lock()
         self._explainer = Explainer(settings)
         self._refused_stamp: tuple[int, int] | None = None
-        self._decoders = Decoders(max(2, settings.cpu_threads), settings.decode_timeout_s)
+        self.decoders = Decoders(max(2, settings.cpu_threads), settings.decode_timeout_s)
         self._places = Places(settings.cpu_threads + settings.waiting_uploads)
 
     def close(self) -> None:
         """Let go of the network, the index, the decoders and the connections."""
         self._loaded = None
-        self._decoders.close()
+        self.decoders.close()
         if self._store is not None:
             self._store.close()
 
@@ -137,7 +137,7 @@ class SearchService:
         if before is not None and before.vectors.key == vectors.key:
             embedder = before.embedder
         elif self._load_network and embedder.refusal is None:
-            self._decoders.warm()
+            self.decoders.warm()
             embedder.load()
         manifest = IndexManifest(**generation.manifest["index"])
         index = open_index(store, generation)
@@ -361,7 +361,7 @@ class SearchService:
         size = self.settings.thumbnail_size if thumbnail else None
         wanted = Wanted(limits, row.input_size, row.resample, size, part)
         with timed("decode"):
-            prepared = self._decoders.prepare(content, wanted)
+            prepared = self.decoders.prepare(content, wanted)
         vector = loaded.embedder.look(prepared.pixels[None])[0]
         return _Seen(vector, prepared.width, prepared.height, prepared.thumbnail)
 
@@ -369,8 +369,7 @@ class SearchService:
         """Raise `ImageError` unless an upload is a picture that can be decoded: tried in a child process, whatever it costs."""
         settings = self.settings
         limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
-        # No less of it than the job decodes afterwards, in this process.
-        self._decoders.prepare(content, Wanted(limits, (512, 512), "bilinear", settings.thumbnail_size))
+        self.decoders.prepare(content, Wanted(limits, (512, 512), "bilinear", settings.thumbnail_size))
 
     # Uploads that are kept for a while.
 

@@ -60,6 +60,14 @@ def test_a_child_makes_of_a_picture_what_this_process_does(
     assert max(Image.open(io.BytesIO(there.thumbnail or b"")).size) == 256
 
 
+def test_a_child_tells_when_a_picture_was_taken(decoders: Decoders) -> None:
+    exif, kept = Image.Exif(), io.BytesIO()
+    exif.get_ifd(0x8769)[0x9003] = "2019:08:03 12:01:00"
+    picture(1).save(kept, "JPEG", exif=exif)
+    assert decoders.prepare(kept.getvalue(), WANTED).taken_at == "2019-08-03T12:01:00"
+    assert decoders.prepare(encoded(picture(1)), WANTED).taken_at is None
+
+
 def test_a_thumbnail_is_made_where_it_is_wanted(decoders: Decoders) -> None:
     assert decoders.prepare(encoded(picture(1)), replace(WANTED, thumbnail_size=None)).thumbnail is None
 
@@ -145,7 +153,8 @@ def test_memory_that_does_not_suffice_is_the_pictures_fault(monkeypatch: pytest.
     [
         ({"width": 1, "height": 1}, b"too short"),
         ({"error": "no such code", "message": ""}, b""),
-        ({"width": [], "height": 1}, bytes(224 * 224 * 3)),
+        ({"width": [], "height": 1, "taken_at": None}, bytes(224 * 224 * 3)),
+        ({"width": 1, "height": 1, "taken_at": "<script>"}, bytes(224 * 224 * 3)),
         ([], b""),
     ],
 )

@@ -60,6 +60,22 @@ def test_a_picture_that_is_added_is_found_at_once_by_the_network_that_serves(
     assert len(loaded) == 1
 
 
+def test_nothing_that_was_sent_is_decoded_by_the_process_that_serves(
+    service: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("decoded here")
+
+    for module in ("images.apart", "pipeline"):
+        monkeypatch.setattr(f"{module}.decode_image", refuse)
+    (added,) = add_pictures(service, [sent(50)])
+    assert added.error is None
+    assert added.image_id is not None
+    content = service.thumbnail(added.image_id)
+    assert content is not None
+    assert content.startswith(b"\xff\xd8")
+
+
 def test_what_is_no_picture_is_told_and_never_saved(service: SearchService) -> None:
     answers = add_pictures(
         service,
