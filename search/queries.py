@@ -49,6 +49,10 @@ class Box:
                 "picture from 0 to 1, with left < right and top < bottom: 0,0,0.5,1 is its left half."
             )
 
+    def __str__(self) -> str:
+        """Return it as addresses say it: "0,0,0.5,1"."""
+        return ",".join(f"{edge:g}" for edge in self.edges)
+
     @property
     def edges(self) -> tuple[float, float, float, float]:
         """Return left, top, right and bottom."""

@@ -6,8 +6,7 @@ Owns addresses and what a comparison says. Does not own how it is computed (`sea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from hashlib import blake2b
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal, Required
 
@@ -22,7 +21,7 @@ from errors import OptionError
 from heatmaps import Heat, heat_png, placed
 from requested import Fields, refuse_unknown, request_fields, wanted_likes, wanted_text
 from search import Example, Explanation, Looked
-from web.files import revalidated
+from web.files import revalidated, version_of
 
 pages = Blueprint("why_pages", __name__)
 api = Blueprint("why_api", __name__, url_prefix="/api/v1")
@@ -90,7 +89,7 @@ class Pair:
         """Return what an address says of what it was searched with."""
         box = self.like.box
         said: dict[str, Any] = {"like": self.like.source}
-        return said if box is None else said | {"box": ",".join(f"{edge:g}" for edge in astuple(box))}
+        return said if box is None else said | {"box": str(box)}
 
     def side(self, which: str) -> tuple[Looked, Heat]:
         example = Example(self.image_id) if which == "image" else self.like
@@ -141,7 +140,7 @@ def _side_json(pair: Pair, which: str) -> HeatOfPicture:
         "picture_url": _picture_url(pair, which),
         "width": width,
         "height": height,
-        "box": None if looked.box is None else list(astuple(looked.box)),
+        "box": None if looked.box is None else list(looked.box.edges),
     }
 
 
@@ -167,10 +166,9 @@ def overlay(image_id: str) -> Response:
         raise OptionError(f"of is {which[:40]!r}, but must be one of: {', '.join(SIDES)}.")
     pair = _one_pair(image_id, fields)
     looked, heat = pair.side(which)
-    whole = heat if looked.box is None else placed(heat, astuple(looked.box))
+    whole = heat if looked.box is None else placed(heat, looked.box.edges)
     content = heat_png(whole, pair.explanation.most, looked.size)
-    etag = blake2b(content, digest_size=8).hexdigest()
-    return revalidated(send_file(BytesIO(content), mimetype="image/png", etag=etag))
+    return revalidated(send_file(BytesIO(content), mimetype="image/png", etag=version_of(content)))
 
 
 # The page.
