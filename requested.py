@@ -304,7 +304,10 @@ def wanted_likes(fields: Fields, *, box_of_first: bool = False) -> tuple[Example
     if vector:
         return (Example(_vector(vector), box),)
     if not ids and not files and request.method == "GET":
-        raise RequestError('Say which image: "?image_id=7". Or POST a picture as multipart/form-data, field "file".')
+        raise RequestError(
+            'Say which image: "?like=7". Or POST a picture as multipart/form-data, field "file". What conditions alone keep is '
+            "a list: /api/v1/images."
+        )
     if not ids and not files:
         raise RequestError('No picture came with the request: send one as multipart/form-data in the field "file".')
     return _examples(ids, files, box)

@@ -69,6 +69,12 @@ def test_an_image_id_finds_the_neighbours_and_not_the_image_itself(client: Flask
     assert 7 not in [match["image"]["image_id"] for match in found["matches"]]
 
 
+def test_a_search_with_conditions_alone_says_where_they_are_a_list(client: FlaskClient) -> None:
+    answer = client.get("/api/v1/search?text=cat")
+    assert answer.status_code == 400
+    assert "/api/v1/images" in answer.get_json()["error"]["message"]
+
+
 def test_a_picture_that_is_kept_need_not_be_sent_again(client: FlaskClient, service: FakeService) -> None:
     sent = encoded(picture(14), quality=30)
     kept = client.post("/api/v1/uploads", **upload(sent))

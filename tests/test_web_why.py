@@ -86,6 +86,12 @@ def test_an_overlay_is_asked_for_once(client: FlaskClient) -> None:
         assert (again.status_code, again.data) == (304, b"")
 
 
+def test_a_heat_map_of_nothing_says_in_which_field_to_name_the_other(client: FlaskClient) -> None:
+    answer = client.get("/api/v1/images/2/heatmap")
+    assert answer.status_code == 400
+    assert "like=9" in answer.get_json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "code"),
     [

@@ -19,7 +19,7 @@ import requested
 from described import described
 from errors import OptionError
 from heatmaps import Heat, heat_png, placed
-from requested import Fields, refuse_unknown, request_fields, wanted_likes, wanted_text
+from requested import Fields, refuse_unknown, request_fields, wanted_likes, wanted_text, wanted_values
 from search import Example, Explanation, Looked
 from web.files import revalidated, version_of
 
@@ -103,9 +103,10 @@ def _pair(image_id: str, like: Example) -> Pair:
 
 
 def _one_pair(image_id: str, fields: Fields) -> Pair:
+    named = wanted_values(fields, "like")
+    if len(named) != 1:
+        raise OptionError(f"{len(named)} pictures are named to compare with: name one, such as like=9.")
     likes = wanted_likes(fields)
-    if len(likes) != 1:
-        raise OptionError(f"{len(likes)} pictures came to compare with: name one in `like`.")
     return _pair(image_id, likes[0])
 
 
