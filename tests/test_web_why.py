@@ -95,7 +95,7 @@ def test_a_heat_map_of_nothing_says_in_which_field_to_name_the_other(client: Fla
 @pytest.mark.parametrize(
     ("asked", "status", "code"),
     [
-        ("2/heatmap", 400, "bad_request"),
+        ("2/heatmap", 400, "bad_option"),
         ("2/heatmap?like=5&like=6", 400, "bad_option"),
         ("2/heatmap?like=five", 400, "bad_request"),
         ("2/heatmap?like=999", 404, "unknown_image"),
