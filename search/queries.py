@@ -7,6 +7,7 @@ vector (`embedding`) or how it is answered (`service`). Source: Rocchio's releva
 
 from __future__ import annotations
 
+import re
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ann import Metric
+from backbones import class_names
 from errors import QueryError
 from images.pixels import cut_part
 from indexes.index import check_reach
@@ -153,3 +155,9 @@ def combined(likes: Vectors, unlikes: Vectors, *, share: float = UNLIKE_SHARE) -
         wanted = unit_vectors(wanted) - share * unit_vectors(unit_vectors(unlikes).mean(axis=0, keepdims=True))
     length = np.float32(np.linalg.norm(likes, axis=1).mean())
     return unit_vectors(wanted) * length
+
+
+def classes_named(words: str) -> list[int]:
+    """Return the classes in whose names `words` stand whole: a catamaran is no cat."""
+    wanted = re.compile(rf"(?<!\w){re.escape(words.casefold().strip())}(?!\w)")
+    return [number for number, name in enumerate(class_names()) if wanted.search(name.casefold())]

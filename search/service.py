@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from search.explaining import Explainer, Explanation, Looked
 from search.kept import KeptUpload, KeptUploads, run_folder
 from search.loaded import Loaded, check_original, good_matches, nearest, ranking_of, similarities_of
 from search.places import Places
-from search.queries import Box, Example, Query, RankingName, combined
+from search.queries import Box, Example, Query, RankingName, classes_named, combined
 from search.stages import timed
 from store import Filter, Generation, Record, Store, open_store, tags_of
 from store.shelves import label_shelves
@@ -50,6 +50,8 @@ from vectors import Ids, Vectors
 logger = logging.getLogger("lookalike")
 MOST_LABELS = 100
 LOAD_ATTEMPTS = 5
+REFUSED_SECONDS = 60.0
+"""After that a generation that could not be loaded is tried again: files may have been out of reach only for a while."""
 _Opened = TypeVar("_Opened")
 
 
@@ -78,7 +80,8 @@ class SearchService:
         self._refreshing = threading.Lock()
         self._opening = threading.Lock()
         self._explainer = Explainer(settings)
-        self._refused_stamp: tuple[int, int] | None = None
+        self._refused: tuple[int, int] | None = None
+        self._refused_until = 0.0
         self.decoders = Decoders(max(2, settings.cpu_threads), settings.decode_timeout_s)
         self._places = Places(settings.cpu_threads + settings.waiting_uploads)
 
@@ -94,21 +97,22 @@ class SearchService:
     def refresh(self) -> None:
         """Take up a newly published generation. One caller does the work; others go on with what is loaded.
 
-        When the new one cannot be loaded and an older one is, the older one stays and the reason is logged, once.
+        When the new one cannot be loaded and an older one is, the older one stays and the reason is logged, once a minute.
         """
         stamp = Store(self.settings.rsc_files).current_stamp()
         loaded = self._loaded
-        if stamp is None or (loaded is not None and stamp in (loaded.stamp, self._refused_stamp)):
+        refused = self._refused if time.monotonic() < self._refused_until else None
+        if stamp is None or (loaded is not None and stamp in (loaded.stamp, refused)):
             return
         if not self._refreshing.acquire(blocking=loaded is None):
             return
         try:
             if self._loaded is loaded:
                 self._loaded = self._load_newest(stamp, loaded)
-        except LookalikeError as error:
+        except (LookalikeError, OSError) as error:
             if loaded is None:
                 raise
-            self._refused_stamp = stamp
+            self._refused, self._refused_until = stamp, time.monotonic() + REFUSED_SECONDS
             logger.error("The new generation cannot be loaded, the old one goes on answering: %s", error)
         finally:
             self._refreshing.release()
@@ -295,7 +299,7 @@ class SearchService:
         """Return the ids of the images that `where` keeps, ascending, int64 (n,). Raises `QueryError` for what is no filter."""
         if not isinstance(where, Filter):
             raise QueryError(f"`where` is {where!r:.40}, but must be a Filter, such as Filter(label='cat').")
-        return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=_classes)
+        return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=classes_named)
 
     def listed(self, where: Filter | None = None) -> Ids:
         """Return the ids of the images that can be found, or of those that `where` keeps, ascending, int64 (n,).
@@ -477,12 +481,6 @@ class SearchService:
 def _labels(store: Store, generation: Generation) -> list[str]:
     shelves = sorted(label_shelves(store), key=lambda shelf: -shelf.count)
     return sorted(shelf.name for shelf in shelves[:MOST_LABELS])
-
-
-def _classes(words: str) -> list[int]:
-    """Return the classes in whose names `words` stand whole: a catamaran is no cat."""
-    wanted = re.compile(rf"(?<!\w){re.escape(words.casefold().strip())}(?!\w)")
-    return [number for number, name in enumerate(class_names()) if wanted.search(name.casefold())]
 
 
 def open_service(settings: Settings) -> SearchService:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from errors import DamagedCollectionError, EditRefusedError
 from publishing import publish, publish_view, view_of
 from search import SearchService
 from search.loaded import Loaded
+from search.service import REFUSED_SECONDS
 from store import Batch, Generation, Record, Store, StoreWriter, VectorsManifest, open_writer
 
 MANIFEST = VectorsManifest("imported-vectors-000000000000", "imported", "vectors", "0" * 64, 8, "none")
@@ -123,6 +125,28 @@ def test_a_service_opens_a_view_once_for_each_generation(settings: Settings) -> 
         publish_view(writer, current(writer), "groups", write_view, options={}, report={})
     assert [*first, service.opened(opener)] == [1, 1, 2]
     assert opened == [1, 2]
+    service.close()
+
+
+def test_a_generation_that_is_out_of_reach_is_taken_up_when_it_is_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = SearchService(settings, load_network=False)
+    assert service.ready().generation.number == 1
+    with open_writer(settings.rsc_files, command="test") as writer:
+        publish_view(writer, current(writer), "groups", write_view, options={}, report={})
+
+    def refuse(*arguments: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("search.service.open_index", refuse)
+        assert [service.ready().generation.number for _ in range(3)] == [1, 1, 1]
+    assert caplog.text.count("the old one goes on answering") == 1
+    assert service.ready().generation.number == 1
+    later = time.monotonic() + REFUSED_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert service.ready().generation.number == 2
     service.close()
 
 
