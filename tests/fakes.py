@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from errors import (
     UploadGoneError,
     ViewMissingError,
 )
-from images import Limits, decode_image, make_thumbnail
+from images import Decoders, Limits, Prepared, Wanted, decode_image, make_thumbnail, prepare
 from search import (
     Box,
     CollectionStatus,
@@ -83,6 +83,13 @@ def _vector(image: Image.Image) -> npt.NDArray[np.float32]:
     return pixels / max(float(np.linalg.norm(pixels)), 1e-9)
 
 
+class DecodersHere(Decoders):
+    """Decodes in this process, without children."""
+
+    def prepare(self, content: bytes | BinaryIO, wanted: Wanted) -> Prepared:
+        return prepare(content, wanted)
+
+
 class FakeService(SearchService):
     """What `app.py` and `api.py` use of `SearchService`; a subclass so that the type checker holds the two together.
 
@@ -111,6 +118,7 @@ class FakeService(SearchService):
 
     def __init__(self, folder: Path, settings: Settings, names: Sequence[str] = NAMES) -> None:
         self.settings = settings
+        self.decoders = DecodersHere(0, 1)
         self.paths: list[Path] = []
         self.asked: list[Query] = []
         self.uploads: dict[str, tuple[bytes, Box | None]] = {}

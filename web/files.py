@@ -17,7 +17,7 @@ from flask import Blueprint, Response, current_app, request, send_file
 import requested
 from described import described
 from errors import ImageError, OriginalGoneError
-from images import Limits, decode_image, make_thumbnail
+from images import Limits, Wanted
 from search import ImageInfo
 
 pages = Blueprint("files", __name__)
@@ -115,14 +115,16 @@ def _version(path: bytes, shown: ImageInfo) -> str:
 
 
 def _reencode(path: bytes) -> bytes:
-    """Return the picture as JPEG of at most `VIEW_MAX_SIDE` pixels a side."""
-    settings = requested.service().settings
+    """Return the picture as JPEG of at most `VIEW_MAX_SIDE` pixels a side, decoded apart from this process."""
+    service = requested.service()
+    settings = service.settings
     limits = Limits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels, max_frames=settings.max_frames)
     try:
         with open(path, "rb") as file:
-            return make_thumbnail(decode_image(file, limits, min_side=VIEW_MAX_SIDE).image, VIEW_MAX_SIDE)
+            shown = service.decoders.prepare(file, Wanted(limits, (1, 1), "bilinear", VIEW_MAX_SIDE)).thumbnail
     except (OSError, ImageError) as error:
         raise OriginalGoneError(f"{os.fsdecode(path)!r} can no longer be read: {error}") from error
+    return shown or b""
 
 
 def revalidated(response: Response) -> Response:
