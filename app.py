@@ -185,11 +185,12 @@ class Help:
     title: str
     advice: str
     upload: bool = False
+    enough: bool = False  # the message would only say it again, in the words of the protocol
 
 
 _HELP: Mapping[str, Help] = {
-    "bad_request": Help("That did not work", "Choose a picture and try again.", upload=True),
-    "bad_query": Help("That did not work", "Choose a picture and try again.", upload=True),
+    "bad_request": Help("That did not work", "Go back and change it, or begin with a picture.", upload=True),
+    "bad_query": Help("That did not work", "Go back and change it, or begin with a picture.", upload=True),
     "bad_option": Help("That did not work", "Go back and choose otherwise."),
     "bad_note": Help("That is no name or tag", "Go back and write it otherwise."),
     "unknown_host": Help("Not known by that name", "Go to it by its own address."),
@@ -228,8 +229,10 @@ _HELP: Mapping[str, Help] = {
     "bad_plan": Help("Files have changed since", "Nothing was moved. Load the page again."),
     "quarantine": Help("The files stay where they are", "Ask whoever runs this service."),
     "no_view": Help("Not computed yet", "Compute it, then reload this page."),
-    "not_found": Help("There is no such page", "Start from a picture.", upload=True),
-    "method_not_allowed": Help("That does not work here", "Start from a picture.", upload=True),
+    "not_found": Help(
+        "There is no such page", "Its address may be mistyped or old. Begin with a picture.", upload=True, enough=True
+    ),
+    "method_not_allowed": Help("That does not work here", "Begin with a picture.", upload=True, enough=True),
 }
 _OTHER_HELP = Help("Something went wrong", "Try again in a moment.")
 _INDEX_FIRST = ("original_gone", "no_collection", "empty_collection")

@@ -564,6 +564,29 @@ def test_a_file_that_is_gone_or_damaged_is_a_404_with_advice(tmp_path: Path) -> 
     assert client.get("/images/2").status_code == 200
 
 
+def test_no_part_is_offered_of_an_image_whose_file_is_gone(tmp_path: Path) -> None:
+    service = FakeService(tmp_path, SETTINGS, names=("scan.jpg", "beach.jpg"))
+    client = create_app(service=service).test_client()
+    service.paths[1].unlink()
+    assert "data-draw" in client.get("/search?like=1").get_data(as_text=True)
+    assert not re.search("data-draw|data-part", client.get("/search?like=2").get_data(as_text=True))
+
+
+def test_images_without_files_are_named_where_one_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = FakeService(tmp_path, SETTINGS, names=("scan.jpg", "beach.jpg"))
+    client = create_app(service=service).test_client()
+    assert 'class="caption"' not in client.get("/").get_data(as_text=True)
+    without = [replace(image, has_file=False) for image in service.some_images(2)]
+    monkeypatch.setattr(service, "some_images", lambda count: without)
+    assert '<span class="name">beach.jpg</span>' in client.get("/").get_data(as_text=True)
+
+
+def test_a_page_that_is_not_there_is_said_in_plain_words(application: Flask) -> None:
+    page = application.test_client().get("/nothing").get_data(as_text=True)
+    assert "mistyped" in page
+    assert "URL" not in page
+
+
 # Headers.
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from flask import url_for
 
 import requested
+from errors import ImageNotFoundError
 from search import Box, Example, Filter, ImageInfo
 
 SHOWN_EXAMPLES = 12
@@ -108,6 +109,8 @@ class Shown:
     is_upload: bool
     without: str
     box: Box | None = None
+    has_file: bool = True
+    """Whether there is a file that a part can be cut from; this browser may have that of an upload."""
 
 
 def shown_examples(asked: Asked, name: str, examples: Sequence[Example]) -> list[Shown]:
@@ -135,6 +138,7 @@ def _shown_image(asked: Asked, name: str, info: ImageInfo) -> Shown:
         sides=(info.width, info.height),
         is_upload=False,
         without=asked.without(name, given).address(),
+        has_file=original_path(info.image_id) is not None,
     )
 
 
@@ -153,6 +157,14 @@ def _shown_upload(asked: Asked, name: str, key: str) -> Shown:
         without=asked.without(name, key).address(),
         box=kept.box,
     )
+
+
+def original_path(image_id: int) -> bytes | None:
+    """Return the path of an image's file, None where it came without, or where it is not the one that was indexed any more."""
+    try:
+        return requested.service().original(image_id)[0]
+    except ImageNotFoundError:
+        return None
 
 
 def conditions(where: Filter | None) -> dict[str, object]:

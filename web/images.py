@@ -17,10 +17,10 @@ import requested
 import web.duplicates
 import web.groups
 import web.place
-from errors import ImageError, ImageNotFoundError
+from errors import ImageError
 from images import Camera, Limits, read_camera
 from search import Example, Filter, ImageInfo
-from web.asked import conditions, in_words
+from web.asked import conditions, in_words, original_path
 from web.search import results
 
 pages = Blueprint("images", __name__)
@@ -52,14 +52,6 @@ def _among(shown: ImageInfo, where: Filter | None) -> list[Choice]:
     return [Choice(text or "all", given, given == now) for text, given in zip(texts, offered, strict=True)]
 
 
-def _file(shown: ImageInfo) -> bytes | None:
-    """Return the path of an image's file, None where it came without, or where it is not the one that was indexed any more."""
-    try:
-        return requested.service().original(shown.image_id)[0]
-    except ImageNotFoundError:
-        return None
-
-
 def _camera(path: bytes) -> Camera | None:
     """Return what took the photograph, read from its file now; None where it does not say, or cannot be read."""
     settings = requested.service().settings
@@ -77,7 +69,7 @@ def image(image_id: str) -> str:
     shown = requested.service().image(requested.image_id_of_path(image_id))
     box = requested.wanted_box(fields)
     answer = api.ask(fields, (Example(shown.image_id, box),))
-    path = _file(shown)
+    path = original_path(shown.image_id)
     return render_template(
         "image.html",
         image=shown,
