@@ -392,3 +392,29 @@ def test_marks_words_and_several_pictures_work_without_javascript(
         page.get_by_label("Or by words").fill("tower")
         page.get_by_role("button", name="Search", exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_have_text("1 image")
+
+
+@both_sizes
+def test_what_a_similarity_means_is_never_cut(page: Page) -> None:
+    page.goto("/search?like=3")
+    said = page.locator(".matches .rank:first-child")
+    said.evaluate_all("all => all.forEach(one => { one.textContent = '12 · 0.99 · nearly the same'; })")
+    assert said.evaluate_all("all => all.length") == 24
+    assert said.evaluate_all("all => all.filter(one => one.scrollWidth > one.clientWidth).length") == 0
+
+
+@pytest.mark.parametrize("width", [390])
+def test_every_section_is_in_sight_on_a_phone(page: Page) -> None:
+    page.goto("/")
+    edges = page.locator(".sections a").evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+    assert len(edges) >= 6
+    assert max(edges) <= 390
+
+
+def test_filters_are_applied_where_they_end(page: Page) -> None:
+    page.goto("/search?like=3")
+    page.get_by_text("Number, order, filters").click()
+    page.get_by_label("Short side").fill("1")
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_url("**min_side=1**")
+    assert said(page) == {"like": ["3"], "k": ["24"], "min_side": ["1"]}
