@@ -32,6 +32,7 @@ READING = {
     *(
         "api.search",
         "api.search_batch",
+        "api.keep",
         "lists_api.graph",
         "map_api.duplicates_among",
         "map_api.images",
