@@ -8,7 +8,6 @@ Owns: everything HTTP that is not `/api/v1` (`api.py`) or a view of the whole co
 from __future__ import annotations
 
 import atexit
-import base64
 import functools
 import math
 import select
@@ -95,9 +94,7 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     app.config.update(UPLOAD_MAX_BYTES=limit, MAX_CONTENT_LENGTH=limit + api.MULTIPART_OVERHEAD_BYTES)
     app.config["UPLOAD_TIMEOUT_S"] = service.settings.upload_timeout_s
     app.extensions[requested.EXTENSION] = service
-    app.jinja_env.filters.update(
-        filesize=_filesize, data_uri=_data_uri, percent=_percent, share=_share, similarity=_similarity
-    )
+    app.jinja_env.filters.update(filesize=_filesize, percent=_percent, share=_share, similarity=_similarity)
     app.jinja_env.globals["url_for"] = _url_for
     for blueprint in (pages, web.signing.pages, web.search.pages, web.images.pages, web.files.pages):
         app.register_blueprint(blueprint)
@@ -295,10 +292,6 @@ def _filesize(size: int) -> str:
         if amount >= 999.5:
             amount, unit = amount / 1000, larger
     return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 10 else f"{amount:.1f} {unit}"
-
-
-def _data_uri(content: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
 
 
 def _percent(score: float) -> str:

@@ -7,7 +7,7 @@ fields mean (`requested.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flask import url_for
@@ -175,8 +175,3 @@ def conditions(where: Filter | None) -> dict[str, object]:
 def in_words(given: Mapping[str, object]) -> str:
     """Return conditions in words: "folder beach, label sand"."""
     return ", ".join(_CONDITIONS[name].format(value) for name, value in given.items())
-
-
-def box_text(box: Box | None) -> str | None:
-    """Return a box as addresses say it."""
-    return None if box is None else ",".join(f"{edge:g}" for edge in astuple(box))

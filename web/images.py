@@ -7,7 +7,7 @@ the map, nor how images are found.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from flask import Blueprint, render_template
 
@@ -81,7 +81,7 @@ def image(image_id: str) -> str:
         camera=None if path is None else _camera(path),
         may_edit=guard.may_edit(),
         box=box,
-        box_text=None if box is None else ",".join(f"{edge:g}" for edge in astuple(box)),
+        box_text=None if box is None else str(box),
         among=_among(shown, answer.query.where),
         **results(answer, about=shown.image_id),
     )
