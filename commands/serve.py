@@ -66,6 +66,7 @@ def server_options(settings: Settings) -> dict[str, object]:
         # Which proxies are believed is the setting `proxies`; gunicorn would believe every process of this machine.
         "forwarded_allow_ips": "",
         "on_starting": lambda server: _prepare(settings),
+        "on_exit": lambda server: _forget_uploads(settings),
         "child_exit": lambda server, worker: _forget_gauges(settings, worker.pid),
         "raw_env": [f"PROMETHEUS_MULTIPROC_DIR={metrics_folder(settings)}"],
         # It would write into the home folder, which may be read-only, and nothing here uses it.
@@ -83,6 +84,15 @@ def metrics_folder(settings: Settings) -> Path:
     from search import run_folder
 
     return run_folder(settings) / f"metrics-{settings.port}"
+
+
+def _forget_uploads(settings: Settings) -> None:
+    """Take away what is kept of uploads: nobody would, when their time is over."""
+    from search import run_folder
+    from search.kept import FILE_NAME
+
+    for file in run_folder(settings).glob(f"{FILE_NAME}*"):
+        file.unlink(missing_ok=True)
 
 
 def _forget_gauges(settings: Settings, pid: int) -> None:

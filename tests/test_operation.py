@@ -21,6 +21,7 @@ from PIL import Image
 from commands.healthy import is_healthy
 from config import ROOT
 from publishing import publish_view
+from search.kept import FILE_NAME, KeptUpload, KeptUploads
 from store import open_writer
 from tests.fakes import encoded, picture
 from tests.processes import Server, answer, free_port, running, upload
@@ -329,6 +330,13 @@ def test_who_sends_while_the_service_is_stopped_is_answered(collection: Path, tm
         status, body = answer(client)
         assert (status, len(json.loads(body)["matches"])) == (200, 24)
         assert server.process.wait(timeout=30) == 0
+
+
+def test_what_is_kept_of_uploads_ends_with_the_service(vectors_only: Path, tmp_path: Path) -> None:
+    with running(vectors_only, tmp_path) as server:
+        KeptUploads(tmp_path, 15).keep(KeptUpload("network", np.zeros(8, np.float32), b"small", 640, 480))
+        assert server.stop() == 0
+    assert not list(tmp_path.glob(f"{FILE_NAME}*"))
 
 
 def refuses(server: Server) -> bool:
