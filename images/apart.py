@@ -163,8 +163,10 @@ class Decoders:
             if child is not None:
                 child.end()
             return _Child()
-        except BaseException:
+        except BaseException as error:
             self._free.put(None)
+            if isinstance(error, OSError):  # no memory for one more process, or no descriptor
+                raise OverloadedError(f"No decoder can be started: {error.strerror}. Send it again later.") from error
             raise
 
 

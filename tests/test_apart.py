@@ -187,6 +187,19 @@ def test_no_more_children_are_started_than_are_needed() -> None:
     decoders.close()
 
 
+def test_where_no_child_can_be_started_it_is_said_and_the_place_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    decoders = Decoders(1, 20)
+    with monkeypatch.context() as patched:
+        patched.setattr("images.apart.subprocess.Popen", refuse)
+        with pytest.raises(OverloadedError, match="Cannot allocate memory"):
+            decoders.prepare(encoded(picture(1)), WANTED)
+    assert decoders.prepare(encoded(picture(1)), WANTED).width
+    decoders.close()
+
+
 def test_nobody_waits_for_a_decoder_longer_than_decoding_may_take() -> None:
     decoders = Decoders(1, 0.1)
     child = decoders._take()
