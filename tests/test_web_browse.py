@@ -18,7 +18,7 @@ from app import create_app
 from config import Settings
 from img2vec import Job, index_images
 from search import SearchService
-from search.about import about, disk_use
+from search.about import about, disk_use, failures
 from store import Batch, Record, open_writer, tag_images
 from tests import fake_backbone
 from tests.fakes import encoded, picture
@@ -201,6 +201,21 @@ def test_names_that_are_no_text_are_shown(settings: Settings) -> None:
         writer.commit(MANIFEST.key, Batch(records=[record]))
     page = page_of(client_of(settings), "/collection")
     assert "&lt;b&gt;.jpg" in page
+
+
+def test_looking_again_neither_counts_contents_anew_nor_walks_all_paths(settings: Settings) -> None:
+    service = SearchService(settings, load_network=False)
+    catalog, asked = service.ready().store.catalog, list[str]()
+    catalog.set_trace_callback(asked.append)
+    for _ in range(2):
+        assert about(service).counts.contents == sum(KINDS.values())
+        failures(service.ready().store, slice(0, 10))
+    catalog.set_trace_callback(None)
+    assert len([said for said in asked if "DISTINCT sha256" in said]) == 1
+    listing = next(said for said in asked if "ORDER BY" in said and "error_code" in said)
+    plan = [step for *_, step in catalog.execute(f"EXPLAIN QUERY PLAN {listing}")]
+    assert not [step for step in plan if "USING INDEX" in step]
+    service.close()
 
 
 def test_a_file_with_two_names_takes_its_place_once(tmp_path: Path) -> None:
