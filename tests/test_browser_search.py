@@ -418,3 +418,19 @@ def test_filters_are_applied_where_they_end(page: Page) -> None:
     page.get_by_role("button", name="Apply").click()
     page.wait_for_url("**min_side=1**")
     assert said(page) == {"like": ["3"], "k": ["24"], "min_side": ["1"]}
+
+
+@both_sizes
+@pytest.mark.parametrize("path", ["/search?like=3", "/images/3"])
+def test_a_picture_has_its_place_before_it_comes(page: Page, path: str) -> None:
+    held: list[Route] = []
+    page.route(re.compile("/(thumbnail|view)$"), lambda route: held.append(route))
+    page.goto(path, wait_until="domcontentloaded")
+    expect(page.locator("[data-draw]")).to_be_visible()
+    before = page.locator(".frame img").bounding_box()
+    for route in held:
+        route.continue_()
+    expect(page.locator(".frame img")).to_have_js_property("complete", True)
+    assert before == page.locator(".frame img").bounding_box()
+    assert before is not None
+    assert before["height"] > 50

@@ -123,10 +123,10 @@ def meaning(match: Match) -> str:
 
 
 @pages.app_template_filter("shape")
-def shape(image: ImageInfo) -> str:
-    """Return the class of `app.css` that has the shape of an image, or the nearest that a row can hold."""
+def shape(image: ImageInfo, least: int = LEAST_SHAPE) -> str:
+    """Return the class of `app.css` that has the shape of an image, or the nearest from `least` hundredths on."""
     hundredths = round(100 / SHAPE_STEP * image.thumbnail_width / image.thumbnail_height) * SHAPE_STEP
-    return f"r{min(max(hundredths, LEAST_SHAPE), MOST_SHAPE)}"
+    return f"r{min(max(hundredths, least), MOST_SHAPE)}"
 
 
 @pages.get("/")
