@@ -116,9 +116,7 @@ def take(browser: Browser, address: str, photographs: Path) -> None:
         save(page, "screenshot.jpg")
         page.locator("[data-why]").nth(1).dispatch_event("click")
         page.locator("dialog[open] img").last.wait_for()
-        page.wait_for_function(
-            "() => [...document.querySelectorAll('dialog img')].every((i) => i.complete && i.naturalWidth)"
-        )
+        page.locator("dialog img").evaluate_all("images => Promise.all(images.map((image) => image.decode()))")
         save(page, "why.jpg")
         page.goto("/map")
         page.wait_for_load_state("networkidle")

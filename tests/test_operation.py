@@ -343,7 +343,7 @@ def refuses(server: Server) -> bool:
     """Tell whether the service takes no new connections."""
     try:
         server.connect().close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset where it came while the listener was being closed
         return True
     return False
 

@@ -137,10 +137,21 @@ def test_a_page_runs_and_shows_nothing_that_was_put_into_it(browser: Browser, tm
             document.body.lastElementChild.previousElementSibling.submit();
             document.querySelector("div[onclick]").click();
         }""")
-        page.wait_for_function("window.refused.size >= 6", timeout=10_000)
-        refused = set(page.evaluate("[...window.refused]"))
+        # Playwright's own waiting would need the eval that the policy forbids.
+        refused = page.evaluate("""() => new Promise((done) => {
+            const last = Date.now() + 10000;
+            const look = () => window.refused.size >= 6 || Date.now() > last ? done([...window.refused]) : setTimeout(look, 20);
+            look();
+        })""")
         assert page.evaluate("window.owned") is None
-    assert refused == {"form-action", "frame-src", "img-src", "script-src-attr", "script-src-elem", "style-src-attr"}
+    assert set(refused) == {
+        "form-action",
+        "frame-src",
+        "img-src",
+        "script-src-attr",
+        "script-src-elem",
+        "style-src-attr",
+    }
 
 
 def test_a_picture_that_is_also_a_page_is_shown_as_a_picture(browser: Browser, tmp_path: Path) -> None:
