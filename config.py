@@ -37,10 +37,14 @@ class Settings:
 
     backbone: str | None = _row(
         None,
-        "network: inception_v3, vgg16, resnet50, efficientnet_lite0 (default: the collection's own, else inception_v3)",
+        "network: inception_v3, vgg16, resnet50, efficientnet_lite0, or the name of one that finetune.py trained (default: the "
+        "collection's own, else inception_v3)",
     )
     layer: str | None = _row(None, "layer of the network that is the vector (default: the network's usual one)")
     weights: Path | None = _row(None, "local weights file, for machines without internet")
+    networks: Path | None = _row(
+        None, "folder of the networks that finetune.py trained (default: networks, in the collection's folder)"
+    )
     engine: str = _row(
         "auto", "what runs the network; auto is keras on GPUs, else openvino", choices=("auto", "openvino", "keras")
     )
@@ -131,6 +135,11 @@ class Settings:
         unit="minutes",
         minimum=1,
     )
+
+    @property
+    def networks_folder(self) -> Path:
+        """`networks`, or its default: where the networks that `finetune.py` trained lie."""
+        return self.networks or self.rsc_files / "networks"
 
     @property
     def saved_folder(self) -> Path:

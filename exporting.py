@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ann import Edges
-from backbones import class_names
 from errors import EmptyCollectionError, ExportError, SettingsError
+from networks import classes_of
 from store import Snapshot, Store, VectorsManifest
 from tables import FORMATS, open_table, whole_file, whole_folder
 from vectors import Ids
@@ -198,7 +198,7 @@ def export_labels(store: Store, target: Path, *, on_progress: Progress = _silent
     Raises `ExportError`, also when none has any, `EmptyCollectionError`.
     """
     images = exported_images(store)
-    classes = class_names()
+    classes = classes_of(images.manifest)
     labelled = 0
     with whole_file(target) as stream:
         before = "{\n"

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backbones import BACKBONES, Backbone, Outputs, load_backbone
+from backbones import Backbone, Outputs
 from config import Settings
 from errors import (
+    DamagedCollectionError,
     DamagedImageError,
     DiskFullError,
     ImageLimitError,
@@ -31,10 +32,10 @@ from errors import (
     UnreadableFileError,
 )
 from images import Limits, prepare
-from networks import choose_network, vectors_manifest
+from networks import choose_network, load_network, row_of, vectors_manifest
 from pipeline import File, Pipeline, Prepare, Reader, Seen, failed, folder_name, same_contents, show_path
 from publishing import publish
-from store import IMPORTED_BACKBONE, Batch, Record, StoreWriter, open_writer
+from store import IMPORTED_BACKBONE, Batch, Record, StoreWriter, VectorsManifest, open_writer
 
 COMMIT_IMAGES = 64
 COMMIT_SECONDS = 2.0
@@ -225,9 +226,16 @@ class _Indexing:
 
     def _begin_vectors(self) -> None:
         key = self.network.key
-        is_imported = self.network.backbone == IMPORTED_BACKBONE
-        self.writer.begin_vectors(self.writer.manifest(key) if is_imported else vectors_manifest(self.network))
+        self.writer.begin_vectors(self._manifest(key))
         self.writer.set_meta("vectors_key", key)
+
+    def _manifest(self, key: str) -> VectorsManifest:
+        if self.network.backbone == IMPORTED_BACKBONE:
+            return self.writer.manifest(key)
+        with contextlib.suppress(DamagedCollectionError):
+            if key in self.writer.vector_keys():
+                return self.writer.manifest(key)
+        return vectors_manifest(self.network, row_of(self.network, self.settings))
 
     def _files(self, known: dict[bytes, Record]) -> list[File]:
         """Files to look at: those found, then failures to be retried and what this network has not seen (another backbone)."""
@@ -269,7 +277,7 @@ class _Indexing:
 
     def _look_at(self, files: list[File]) -> None:
         settings = self.settings
-        row = BACKBONES.get(self.network.backbone)
+        row = None if self.network.backbone == IMPORTED_BACKBONE else row_of(self.network, settings)
         reader = Reader(row, self.limits, settings.thumbnail_size, self.complete, self._is_unchanged, self.job.prepare)
         pipeline = Pipeline(
             reader.read, self._wants_vector, self._run_network, settings.cpu_threads, settings.batch_size, self.job.stop
@@ -295,20 +303,10 @@ class _Indexing:
         return True
 
     def _load_backbone(self) -> Backbone:
-        settings, given = self.settings, self.job.backbone
+        given = self.job.backbone
         if given is not None and given.network == self.network:
             return given
-        return load_backbone(
-            self.network,
-            models_dir=self.writer.models_folder,
-            weights=settings.weights,
-            engine=settings.engine,
-            precision=settings.precision,
-            threads=settings.threads,
-            gpus=settings.gpus,
-            batch_size=settings.batch_size,
-            purpose="throughput",
-        )
+        return load_network(self.network, self.settings, self.writer.models_folder, batch_size=self.settings.batch_size)
 
     def _run_network(self, batch: npt.NDArray[np.uint8]) -> Outputs:
         if self.backbone is None:

@@ -7,8 +7,9 @@ networks themselves (`backbones`) or the vectors (`store`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from backbones import BACKBONES, NetworkId, find_network
+from backbones import Backbone, BackboneRow, NetworkId, Purpose, class_names, find_network, find_row, load_backbone
 from config import Settings
 from errors import CollectionMismatchError, DamagedCollectionError, WeightsUnavailableError
 from store import IMPORTED_BACKBONE, Generation, Store, StoreWriter, VectorsManifest
@@ -32,7 +33,7 @@ def choose_network(settings: Settings, store: StoreWriter, note: Callable[[str],
     if settings.backbone == IMPORTED_BACKBONE:
         return _imported_network(store)
     if settings.backbone is not None:
-        network = find_network(settings.backbone, layer=settings.layer, weights=settings.weights)
+        network = find(settings, settings.backbone, settings.layer)
         if own is not None and own.key != network.key:
             note(
                 f"The collection was searched by vectors of {own.key}; --backbone {settings.backbone} makes vectors of "
@@ -43,14 +44,14 @@ def choose_network(settings: Settings, store: StoreWriter, note: Callable[[str],
     if own is not None:
         return _keep_network(settings, own)
     if settings.weights is not None or settings.layer is not None:
-        return find_network(DEFAULT_BACKBONE, layer=settings.layer, weights=settings.weights)
+        return find(settings, DEFAULT_BACKBONE, settings.layer)
     try:
-        return find_network(DEFAULT_BACKBONE)
+        return find(settings, DEFAULT_BACKBONE, None)
     except WeightsUnavailableError as error:
         note(
             f"{error} Going on with {OFFLINE_BACKBONE}, whose weights are installed: the collection will be made with it."
         )
-        return find_network(OFFLINE_BACKBONE)
+        return find(settings, OFFLINE_BACKBONE, None)
 
 
 def _imported_network(store: StoreWriter) -> NetworkId:
@@ -77,9 +78,43 @@ def _network(manifest: VectorsManifest) -> NetworkId:
     return NetworkId(manifest.backbone, manifest.layer, manifest.weights_sha256)
 
 
-def vectors_manifest(network: NetworkId) -> VectorsManifest:
-    """Return the manifest of vectors that `network`, which is one of `BACKBONES`, makes here."""
-    row = BACKBONES[network.backbone]
+def find(settings: Settings, name: str, layer: str | None) -> NetworkId:
+    """Return the network `name` with the weights that the settings name, or its own; raises what `find_network` raises."""
+    return find_network(name, networks_dir=settings.networks_folder, layer=layer, weights=settings.weights)
+
+
+def row_of(network: NetworkId, settings: Settings) -> BackboneRow:
+    """Return what there is to know of `network`; raises `BackboneError` where it is not here."""
+    return find_row(network.backbone, settings.networks_folder, network.weights_sha256)
+
+
+def load_network(
+    network: NetworkId,
+    settings: Settings,
+    models_folder: Path,
+    *,
+    purpose: Purpose = "throughput",
+    batch_size: int = 1,
+    feature_map: bool = False,
+) -> Backbone:
+    """Load `network` as the settings say it is to run. Raises `BackboneError`, `DiskFullError`."""
+    return load_backbone(
+        network,
+        models_dir=models_folder,
+        networks_dir=settings.networks_folder,
+        weights=settings.weights,
+        engine=settings.engine,
+        precision=settings.precision,
+        threads=settings.threads,
+        gpus=settings.gpus,
+        batch_size=batch_size,
+        purpose=purpose,
+        feature_map=feature_map,
+    )
+
+
+def vectors_manifest(network: NetworkId, row: BackboneRow) -> VectorsManifest:
+    """Return the manifest of vectors that `network`, which `row` describes, makes here."""
     height, width = row.input_size
     return VectorsManifest(
         key=network.key,
@@ -88,12 +123,18 @@ def vectors_manifest(network: NetworkId) -> VectorsManifest:
         weights_sha256=network.weights_sha256,
         dim=row.layers[network.layer],
         preprocessing=f"upright RGB over white, squeezed to {width}x{height}, {row.resample}",
+        class_names=list(row.class_names) or None,
     )
+
+
+def classes_of(manifest: VectorsManifest) -> tuple[str, ...]:
+    """Return the names of the classes that the network of these vectors tells apart, in the order of its scores."""
+    return class_names() if manifest.class_names is None else tuple(manifest.class_names)
 
 
 def _keep_network(settings: Settings, own: NetworkId) -> NetworkId:
     if settings.weights is not None or settings.layer is not None:
-        given = find_network(own.backbone, layer=settings.layer or own.layer, weights=settings.weights)
+        given = find(settings, own.backbone, settings.layer or own.layer)
         check_same_network(own, given)
     return own
 

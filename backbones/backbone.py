@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.rows import BACKBONES, BackboneRow
+from backbones.trained import find_trained, trained_names
 from errors import BackboneError
 
 
@@ -77,9 +78,9 @@ class Backbone:
     `parallel_runs` is how many calls really run side by side; with fewer callers than that, cores stay idle.
     """
 
-    def __init__(self, network: NetworkId, engine: Engine) -> None:
+    def __init__(self, network: NetworkId, row: BackboneRow, engine: Engine) -> None:
         self.network = network
-        self.row: BackboneRow = find_row(network.backbone)
+        self.row = row
         self.dim: int = self.row.layers[network.layer]
         self.engine = engine.name
         self.precision = engine.precision
@@ -131,11 +132,29 @@ def choose_outputs(layer: str, there: Collection[str], *, feature_map: bool) -> 
     return {ours: theirs for ours, theirs in names.items() if theirs in there}
 
 
-def find_row(name: str) -> BackboneRow:
-    """Return the data row of the network `name`; raises `BackboneError` naming those that exist."""
-    if name not in BACKBONES:
+def find_row(name: str, networks_dir: Path | None = None, weights_sha256: str | None = None) -> BackboneRow:
+    """Return the data row of the network `name`, published or trained (in `networks_dir`; the newest, or that of these weights).
+
+    Raises `BackboneError` naming those that exist.
+    """
+    row = BACKBONES.get(name)
+    if row is not None:
+        return row
+    if networks_dir is None:
         raise BackboneError(f"There is no backbone {name!r}. Choose one of {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
+    row = find_trained(name, networks_dir, weights_sha256)
+    if row is not None:
+        return row
+    known = [*BACKBONES, *trained_names(networks_dir)]
+    if weights_sha256 is not None and name in known:
+        raise BackboneError(
+            f"The network {name} with the weights {weights_sha256[:12]} is not in {networks_dir} any more. Put its folder back, "
+            f"or choose the newest of that name or another network: python img2vec.py --backbone {name}"
+        )
+    raise BackboneError(
+        f"There is no backbone {name!r}. Choose one of {', '.join(known)}; networks that finetune.py trained are looked for in "
+        f"{networks_dir}."
+    )
 
 
 def check_layer(row: BackboneRow, layer: str | None) -> str:
@@ -149,6 +168,6 @@ def check_layer(row: BackboneRow, layer: str | None) -> str:
 
 @functools.cache
 def class_names() -> tuple[str, ...]:
-    """Return the 1,000 names of ImageNet's classes, in the order of the networks' scores."""
+    """Return the 1,000 names of ImageNet's classes, in the order of the published networks' scores."""
     text = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())

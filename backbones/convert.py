@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 from backbones.backbone import NetworkId, find_row
 from backbones.openvino_library import import_openvino
+from backbones.rows import BackboneRow
 from backbones.weights import check_weights, sha256_of
 from config import ROOT
 from errors import BackboneError, DiskFullError, LookalikeError
@@ -55,11 +56,12 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in ("model.xml", "model.bin")}
 
 
-def convert_in_child(network: NetworkId, weights: Path, models_dir: Path) -> None:
+def convert_in_child(network: NetworkId, weights: Path, models_dir: Path, networks_dir: Path | None) -> None:
     """Convert the network in a child process; raises `BackboneError` with the end of what the child said."""
     command = [sys.executable, "-m", "backbones.convert", "--backbone", network.backbone]
     command += ["--weights", str(weights.absolute()), "--sha256", network.weights_sha256]
     command += ["--models-dir", str(models_dir.absolute())]
+    command += [] if networks_dir is None else ["--networks-dir", str(networks_dir.absolute())]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
     # A session of its own keeps a terminal's Ctrl-C from it: the job decides what that means.
     child = subprocess.run(
@@ -84,7 +86,7 @@ def convert_in_child(network: NetworkId, weights: Path, models_dir: Path) -> Non
     )
 
 
-def convert(network: NetworkId, weights: Path, models_dir: Path) -> None:
+def convert(network: NetworkId, row: BackboneRow, weights: Path, models_dir: Path) -> None:
     """Convert in this process (which then has TensorFlow loaded) and put the folder in its place."""
     check_weights(weights, network.weights_sha256)
     try:
@@ -93,7 +95,7 @@ def convert(network: NetworkId, weights: Path, models_dir: Path) -> None:
         with tempfile.TemporaryDirectory(dir=models_dir, prefix=_TEMPORARY_PREFIX) as temporary:
             folder = Path(temporary) / "model"
             folder.mkdir()
-            _write_folder(network, weights, folder)
+            _write_folder(network, row, weights, folder)
             _publish(folder, network, models_dir)
     except OSError as error:
         raise BackboneError(
@@ -102,14 +104,13 @@ def convert(network: NetworkId, weights: Path, models_dir: Path) -> None:
         ) from error
 
 
-def _write_folder(network: NetworkId, weights: Path, folder: Path) -> None:
+def _write_folder(network: NetworkId, row: BackboneRow, weights: Path, folder: Path) -> None:
     from backbones.keras_engine import build_network
 
     openvino = import_openvino()
     _tell_converter_the_tensorflow_version()
-    model = openvino.convert_model(build_network(find_row(network.backbone), weights))  # outputs keep Keras' names
+    model = openvino.convert_model(build_network(row, weights))  # outputs keep Keras' names
     openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
-    row = find_row(network.backbone)
     _keep_float32(folder / "model.xml", row.float32_convolutions)
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -175,10 +176,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", required=True, type=Path)
     parser.add_argument("--sha256", required=True)
     parser.add_argument("--models-dir", required=True, type=Path)
+    parser.add_argument("--networks-dir", type=Path)
     given = parser.parse_args(argv)
-    network = NetworkId(given.backbone, find_row(given.backbone).default_layer, given.sha256)
     try:
-        convert(network, given.weights, given.models_dir)
+        row = find_row(given.backbone, given.networks_dir, given.sha256)
+        convert(NetworkId(row.name, row.default_layer, given.sha256), row, given.weights, given.models_dir)
     except LookalikeError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

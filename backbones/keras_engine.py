@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.backbone import EngineOptions, NetworkId, Outputs, RunBatch, choose_outputs, find_row, run_in_pieces
+from backbones.backbone import EngineOptions, NetworkId, Outputs, RunBatch, choose_outputs, run_in_pieces
 from backbones.efficientnet_lite0 import TORCH_HEAD, load_torch_weights
-from backbones.rows import BackboneRow
+from backbones.rows import BackboneRow, Head
+from backbones.trained import build_trained
 from errors import BackboneError
 
 _LOG = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ def build_network(row: BackboneRow, weights: Path) -> Any:
     Its outputs are a dict of float32 arrays: `vector_<layer>` for each layer, `feature_map`, and `scores` when the
     weights have a classifier. Raises `BackboneError` when the file does not fit the network.
     """
-    import keras
-
+    if row.head is not None:
+        return _with_scaling(row, *_load_trained(row, weights))
     try:
         base, outputs = _load(row, weights, include_top=True), None
     except (ValueError, KeyError, OSError) as error:
@@ -41,9 +42,49 @@ def build_network(row: BackboneRow, weights: Path) -> Any:
         except (ValueError, KeyError, OSError):
             raise BackboneError(_misfit(row, weights, error)) from error
         outputs = _headless_outputs(row, base)
-    inner = keras.Model(base.input, _full_outputs(row, base) if outputs is None else outputs)
+    return _with_scaling(row, base, _full_outputs(row, base) if outputs is None else outputs)
+
+
+def load_base(row: BackboneRow, weights: Path) -> Any:
+    """Return the Keras model of a published network up to its `feature_map`, its only output; float32 input, already scaled.
+
+    Raises `BackboneError` when the file does not fit the network.
+    """
+    import keras
+
+    try:
+        base = _load(row, weights, include_top=True)
+    except (ValueError, KeyError, OSError) as error:
+        try:
+            base = _load(row, weights, include_top=False)
+        except (ValueError, KeyError, OSError):
+            raise BackboneError(_misfit(row, weights, error)) from error
+    return keras.Model(base.input, base.get_layer(row.feature_map).output)
+
+
+def new_trained(row: BackboneRow, head: Head, classes: int) -> Any:
+    """Return the Keras model of a network to be trained upon the base of `row`, with random weights: its output is `scores`."""
+    return build_trained(lambda: _built(row, include_top=False), row.feature_map, head, classes)
+
+
+def _load_trained(row: BackboneRow, weights: Path) -> tuple[Any, dict[str, Any]]:
+    """Return the model of a trained network and its outputs by name."""
+    if row.head is None:
+        raise ValueError(f"{row.name} was not trained here")
+    model = new_trained(row, row.head, row.classes)
+    try:
+        model.load_weights(str(weights))
+    except (ValueError, KeyError, OSError) as error:
+        raise BackboneError(_misfit(row, weights, error)) from error
+    return model, {**_full_outputs(row, model), "scores": model.output}
+
+
+def _with_scaling(row: BackboneRow, base: Any, outputs: dict[str, Any]) -> Any:
+    import keras
+
+    inner = keras.Model(base.input, outputs)
     inputs = keras.Input((*row.input_size, 3), dtype="uint8")
-    return keras.Model(inputs, inner(_scaled(row, inputs)), name=row.name)
+    return keras.Model(inputs, inner(scaled(row, inputs)), name=row.name)
 
 
 def _misfit(row: BackboneRow, weights: Path, error: Exception) -> str:
@@ -58,9 +99,7 @@ def _misfit(row: BackboneRow, weights: Path, error: Exception) -> str:
 def _load(row: BackboneRow, weights: Path, *, include_top: bool) -> Any:
     with weights.open("rb") as file:
         head = file.read(16)
-    module, _, name = row.builder.partition(":")
-    build = getattr(importlib.import_module(module), name)
-    model = build(weights=None, include_top=include_top, input_shape=(*row.input_size, 3))
+    model = _built(row, include_top=include_top)
     if head.startswith(TORCH_HEAD):
         load_torch_weights(model, weights)
     elif head.startswith((_HDF5_HEAD, _ZIP_HEAD)):
@@ -68,6 +107,12 @@ def _load(row: BackboneRow, weights: Path, *, include_top: bool) -> Any:
     else:
         raise ValueError("it is neither HDF5, a .keras archive, nor a torch file.")
     return model
+
+
+def _built(row: BackboneRow, *, include_top: bool) -> Any:
+    module, _, name = row.builder.partition(":")
+    build = getattr(importlib.import_module(module), name)
+    return build(weights=None, include_top=include_top, input_shape=(*row.input_size, 3))
 
 
 def _full_outputs(row: BackboneRow, base: Any) -> dict[str, Any]:
@@ -86,7 +131,7 @@ def _headless_outputs(row: BackboneRow, base: Any) -> dict[str, Any]:
     return {**outputs, "feature_map": last}
 
 
-def _scaled(row: BackboneRow, pixels: Any) -> Any:
+def scaled(row: BackboneRow, pixels: Any) -> Any:
     """Pixels as the network wants them; `preprocess_input` of Keras would do the same outside, and in place."""
     import keras
 
@@ -102,12 +147,14 @@ class KerasEngine:
     name = "keras"
     precision = "float32"
 
-    def __init__(self, network: NetworkId, weights: Path, devices: list[str], options: EngineOptions) -> None:
+    def __init__(
+        self, network: NetworkId, row: BackboneRow, weights: Path, devices: list[str], options: EngineOptions
+    ) -> None:
         self.parallel_runs = len(devices)
         self._batch_size = options.batch_size
         self._copies: queue.Queue[RunBatch] = queue.Queue()
         for device in devices:
-            self._copies.put(_compiled(network, weights, device, options))
+            self._copies.put(_compiled(network, row, weights, device, options))
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         copy = self._copies.get()
@@ -141,11 +188,10 @@ def choose_devices(gpus: str, threads: int) -> list[str]:
     return [f"/GPU:{number}" for number in range(count)] or ["/CPU:0"]
 
 
-def _compiled(network: NetworkId, weights: Path, device: str, options: EngineOptions) -> RunBatch:
+def _compiled(network: NetworkId, row: BackboneRow, weights: Path, device: str, options: EngineOptions) -> RunBatch:
     import keras
     import tensorflow as tf
 
-    row = find_row(network.backbone)
     with tf.device(device):
         full = build_network(row, weights)
     names = choose_outputs(network.layer, full.output, feature_map=options.feature_map)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.backbone import EngineOptions, NetworkId, Outputs, choose_outputs, find_row, run_in_pieces
+from backbones.backbone import EngineOptions, NetworkId, Outputs, choose_outputs, run_in_pieces
 from backbones.convert import converted_folder
 from backbones.openvino_library import import_openvino
+from backbones.rows import BackboneRow
 from config import Settings
 from errors import BackboneError
 
@@ -26,7 +27,7 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, network: NetworkId, models_dir: Path, options: EngineOptions) -> None:
+    def __init__(self, network: NetworkId, row: BackboneRow, models_dir: Path, options: EngineOptions) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         threads = Settings(threads=options.threads).cpu_threads
@@ -35,14 +36,14 @@ class OpenVinoEngine:
         self._batch_size = options.batch_size
         model = core.read_model(str(converted_folder(network, models_dir) / "model.xml"))
         self._outputs = _keep_outputs(model, network.layer, feature_map=options.feature_map)
-        model.reshape([options.batch_size, *find_row(network.backbone).input_size, 3])
+        model.reshape([options.batch_size, *row.input_size, 3])
         compiled = core.compile_model(model, "CPU", self._properties(openvino, threads))
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(self.parallel_runs):
             self._requests.put(compiled.create_infer_request())
         # The first call initialises statics of OpenVINO's binding and lets go of the GIL meanwhile: two first calls at once wait
         # for each other for ever (2026.4.1: __cxa_guard_acquire against take_gil). So the first call is made here, alone.
-        self._run_batch(np.zeros((options.batch_size, *find_row(network.backbone).input_size, 3), dtype=np.uint8))
+        self._run_batch(np.zeros((options.batch_size, *row.input_size, 3), dtype=np.uint8))
 
     def _properties(self, openvino: Any, threads: int) -> dict[str, Any]:
         return {

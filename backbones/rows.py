@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -37,13 +38,34 @@ class PackagedWeights:
 
 
 @dataclass(frozen=True)
+class LocalWeights:
+    """A file that `finetune.py` wrote here, with the SHA-256 of its bytes."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """What `finetune.py` puts upon the average of a base's `feature_map`: layers `avg_pool`, `dense` and `scores`.
+
+    `units` is the size of the layer `dense` (relu), 0 for none. With `normalised` the classes are told apart by angles: the
+    vector is scaled to length 1 before the last layer, which has no bias.
+    """
+
+    units: int
+    normalised: bool
+
+
+@dataclass(frozen=True)
 class BackboneRow:
     """One network as data.
 
     Pixels (uint8, RGB) become `(pixel - mean) / std` inside the network, channel by channel in `channel_order`.
     `layers` maps each layer that can be the vector to its dimension; those named `avg_pool` (average) and `flatten` can
     be had from weights without a classifier too, because they are made from `feature_map`. Where the rest computes in
-    bfloat16, the first `float32_convolutions` do not.
+    bfloat16, the first `float32_convolutions` do not. A row that `finetune.py` made (`trained.py`) has a `head` and
+    `class_names`; the classes of the others are ImageNet's.
     """
 
     name: str
@@ -58,10 +80,12 @@ class BackboneRow:
     feature_map: str
     classifier: str
     classes: int
-    weights: DownloadedWeights | PackagedWeights
+    weights: DownloadedWeights | PackagedWeights | LocalWeights
     licence: str
     paper: str
     float32_convolutions: int = 0
+    head: Head | None = None
+    class_names: tuple[str, ...] = ()
 
 
 _ROWS = (

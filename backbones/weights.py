@@ -17,7 +17,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from backbones.rows import BackboneRow, DownloadedWeights, PackagedWeights
+from backbones.rows import BackboneRow, DownloadedWeights, LocalWeights, PackagedWeights
 from errors import BackboneError, WeightsUnavailableError
 
 DOWNLOAD_TIMEOUT_S = 10.0
@@ -37,6 +37,8 @@ def locate_weights(row: BackboneRow, local: Path | None = None, *, timeout_s: fl
                 f"The weights file {local} of {row.name} cannot be read. Check the path after --weights."
             )
         return local
+    if isinstance(row.weights, LocalWeights):
+        return _trained(row, row.weights)
     if isinstance(row.weights, PackagedWeights):
         return _packaged(row, row.weights)
     return _cached_or_downloaded(row, row.weights, timeout_s)
@@ -56,6 +58,15 @@ def check_weights(path: Path, expected_sha256: str) -> None:
             f"The weights file {path} has the SHA-256 {found}, but {expected_sha256} was expected: it is another file than "
             "the one the collection was made with, or it changed meanwhile. Give the right one with --weights."
         )
+
+
+def _trained(row: BackboneRow, source: LocalWeights) -> Path:
+    if source.path.is_file():
+        return source.path
+    raise WeightsUnavailableError(
+        f"The weights of {row.name}, which finetune.py trained here, are gone from {source.path}. Put them back from a copy, or "
+        "train the network again."
+    )
 
 
 def _packaged(row: BackboneRow, source: PackagedWeights) -> Path:

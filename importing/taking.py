@@ -183,7 +183,7 @@ def add_pictures(
     own = own_network(writer)
     if own is not None:
         check_same_network(own, backbone.network)
-    manifest = vectors_manifest(backbone.network)
+    manifest = vectors_manifest(backbone.network, backbone.row)
     writer.begin_vectors(manifest)
     writer.set_meta("vectors_key", manifest.key)
     taking = Taking(writer, manifest)

@@ -19,7 +19,7 @@ from errors import DamagedImageError, NoNetworkError, QueryError, RequestError
 from images import find_images
 from img2vec import Failure, Job, index_images
 from importing import add_pictures, add_vectors, begin_imported
-from networks import choose_network, vectors_manifest
+from networks import choose_network, row_of, vectors_manifest
 from pipeline import show_path
 from publishing import publish
 from search.embedding import REFUSAL, Embedder
@@ -117,7 +117,7 @@ def _add_pictures(
         kept = [place for place in range(len(given)) if place not in failures]
         added = add_pictures(
             writer,
-            Embedder(vectors_manifest(network), writer.models_folder, settings).load(),
+            Embedder(vectors_manifest(network, row_of(network, settings)), writer.models_folder, settings).load(),
             (upright(given[place]) for place in kept),
             [named[place] for place in kept],
             None if labels is None else [labels[place] for place in kept],

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from backbones import Backbone, BackboneRow, NetworkId, check_layer, find_network, find_row, load_backbone
+from backbones import Backbone, BackboneRow, NetworkId, check_layer, find_row
 from config import Settings
 from errors import NoNetworkError
 from images import network_input
-from networks import check_same_network, mismatch
+from networks import check_same_network, find, load_network, mismatch, row_of
 from search.places import check_client
 from search.stages import timed
 from store import VectorsManifest
@@ -43,6 +43,7 @@ class Embedder:
         self._models_folder = models_folder
         self._settings = settings
         self._backbone: Backbone | None = None
+        self._row: BackboneRow | None = None
         self._loading = threading.Lock()
         self._runs = threading.BoundedSemaphore()
         if not manifest.is_imported or settings.backbone is not None:
@@ -59,20 +60,9 @@ class Embedder:
             raise NoNetworkError(self.refusal)
         with self._loading:
             if self._backbone is None:
-                settings = self._settings
-                self._backbone = load_backbone(
-                    self.network,
-                    models_dir=self._models_folder,
-                    weights=settings.weights,
-                    engine=settings.engine,
-                    precision=settings.precision,
-                    threads=settings.threads,
-                    gpus=settings.gpus,
-                    batch_size=1,
-                    # One stream of one thread a core. See docs/measured.md: more threads on one picture, and pictures in
-                    # batches, were measured as well.
-                    purpose="throughput",
-                )
+                # One stream of one thread a core. See docs/measured.md: more threads on one picture, and pictures in
+                # batches, were measured as well.
+                self._backbone = load_network(self.network, self._settings, self._models_folder, purpose="throughput")
                 self._runs = threading.BoundedSemaphore(self._backbone.parallel_runs)
             return self._backbone
 
@@ -103,14 +93,16 @@ class Embedder:
         """Return what there is to know of the network. Raises `NoNetworkError`."""
         if self.refusal is not None:
             raise NoNetworkError(self.refusal)
-        return find_row(self.network.backbone)
+        if self._row is None:
+            self._row = row_of(self.network, self._settings)
+        return self._row
 
 
 def _check_settings(settings: Settings, own: NetworkId) -> None:
     name = settings.backbone or own.backbone
-    row = find_row(name)
+    row = find_row(name, settings.networks_folder)
     layer = check_layer(row, settings.layer) if settings.layer or name != own.backbone else own.layer
     if settings.weights is not None:
-        check_same_network(own, find_network(name, layer=layer, weights=settings.weights))
+        check_same_network(own, find(settings, name, layer))
     elif (name, layer) != (own.backbone, own.layer):
         raise mismatch(own, f"{name}, layer {layer}", f"--backbone {name} --layer {layer}")

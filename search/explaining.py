@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from backbones import Backbone, NetworkId, find_row, load_backbone
+from backbones import Backbone, NetworkId
 from config import Settings
 from errors import OverloadedError
 from heatmaps import FeatureMap, Heat, agreement
 from images import network_input
+from networks import load_network
 from search.queries import Box
 from store import Snapshot
 from vectors import Vectors
@@ -102,19 +103,8 @@ class Explainer:
 
     def _maps(self, network: NetworkId, models_folder: Path, pictures: Sequence[Image.Image]) -> list[FeatureMap]:
         if self._backbone is None or self._backbone.network != network:
-            settings = self._settings
-            self._backbone = load_backbone(
-                network,
-                models_dir=models_folder,
-                weights=settings.weights,
-                engine=settings.engine,
-                precision=settings.precision,
-                threads=settings.threads,
-                gpus=settings.gpus,
-                purpose="latency",
-                feature_map=True,
-            )
-        row = find_row(network.backbone)
+            self._backbone = load_network(network, self._settings, models_folder, purpose="latency", feature_map=True)
+        row = self._backbone.row
         pixels = [network_input(picture, row.input_size, resample=row.resample) for picture in pictures]
         outputs = self._backbone.run(np.stack(pixels))
         if outputs.feature_map is None:

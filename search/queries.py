@@ -8,6 +8,7 @@ vector (`embedding`) or how it is answered (`service`). Source: Rocchio's releva
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from ann import Metric
-from backbones import class_names
 from errors import QueryError
 from images.pixels import cut_part
 from indexes.index import check_reach
@@ -157,7 +157,7 @@ def combined(likes: Vectors, unlikes: Vectors, *, share: float = UNLIKE_SHARE) -
     return unit_vectors(wanted) * length
 
 
-def classes_named(words: str) -> list[int]:
-    """Return the classes in whose names `words` stand whole: a catamaran is no cat."""
+def classes_named(names: Sequence[str], words: str) -> list[int]:
+    """Return the classes, by their `names`, in which `words` stand whole: a catamaran is no cat."""
     wanted = re.compile(rf"(?<!\w){re.escape(words.casefold().strip())}(?!\w)")
-    return [number for number, name in enumerate(class_names()) if wanted.search(name.casefold())]
+    return [number for number, name in enumerate(names) if wanted.search(name.casefold())]

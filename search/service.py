@@ -19,7 +19,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ann import IndexManifest
-from backbones import class_names
 from calibration import Calibration
 from config import Settings
 from errors import (
@@ -33,6 +32,7 @@ from errors import (
     UploadGoneError,
 )
 from images import Decoders, Limits, Wanted
+from networks import classes_of
 from publishing import open_index
 from ranking import load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
@@ -299,7 +299,8 @@ class SearchService:
         """Return the ids of the images that `where` keeps, ascending, int64 (n,). Raises `QueryError` for what is no filter."""
         if not isinstance(where, Filter):
             raise QueryError(f"`where` is {where!r:.40}, but must be a Filter, such as Filter(label='cat').")
-        return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=classes_named)
+        classes = functools.partial(classes_named, classes_of(loaded.vectors))
+        return loaded.store.matching_ids(where, key=loaded.vectors.key, classes=classes)
 
     def listed(self, where: Filter | None = None) -> Ids:
         """Return the ids of the images that can be found, or of those that `where` keeps, ascending, int64 (n,).
@@ -435,7 +436,7 @@ class SearchService:
         records = {i: r for i, r in store.records(image_ids).items() if r.error_code is None}
         hashes = [r.sha256 for r in records.values() if r.sha256 is not None]
         labels = store.predicted_labels(loaded.vectors.key, hashes)
-        names, tags = class_names(), tags_of(store, records)
+        names, tags = classes_of(loaded.vectors), tags_of(store, records)
         return {
             image_id: image_info(
                 record,

@@ -24,13 +24,17 @@ from store.formats import (
 )
 from store.notes import (
     NamedGroup,
+    check_label,
     forget_group,
+    given_labels,
+    label_images,
     name_group,
     named_groups,
     tag_counts,
     tag_images,
     tagged_images,
     tags_of,
+    unlabel_images,
     untag_images,
 )
 from store.reader import Store, open_store
@@ -48,7 +52,10 @@ __all__ = [
     "Store",
     "StoreWriter",
     "VectorsManifest",
+    "check_label",
     "forget_group",
+    "given_labels",
+    "label_images",
     "name_group",
     "named_groups",
     "open_store",
@@ -57,5 +64,6 @@ __all__ = [
     "tag_images",
     "tagged_images",
     "tags_of",
+    "unlabel_images",
     "untag_images",
 ]

@@ -95,7 +95,10 @@ class Record:
 
 @dataclass(frozen=True)
 class VectorsManifest:
-    """Which network made the vectors of one `vectors/<key>/`, and how."""
+    """Which network made the vectors of one `vectors/<key>/`, and how.
+
+    `class_names` are those of the classes that it tells apart, where they are not ImageNet's.
+    """
 
     key: str
     backbone: str
@@ -104,6 +107,7 @@ class VectorsManifest:
     dim: int
     preprocessing: str
     format_version: int = FORMAT_VERSION
+    class_names: list[str] | None = None
 
     @property
     def is_imported(self) -> bool:

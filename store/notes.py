@@ -10,6 +10,7 @@ can be taken while a job runs. Does not own who may take them.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS named_group_images (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tags (tag TEXT NOT NULL, image_id INTEGER NOT NULL, PRIMARY KEY (tag, image_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tags_by_image ON tags (image_id);
+CREATE TABLE IF NOT EXISTS given_labels (image_id INTEGER PRIMARY KEY);
 """
 
 
@@ -141,6 +143,62 @@ def untag_images(folder: Path, tag: str, image_ids: Iterable[int]) -> None:
         catalog.executemany(
             "DELETE FROM tags WHERE tag = ? AND image_id = ?", [(tag, image_id) for image_id in members]
         )
+
+
+def label_images(folder: Path, label: str, image_ids: Iterable[int]) -> int:
+    """Give images of the catalog the label `label` in place of the one they have; return how many of the ids it knows.
+
+    A label is what an image is a picture of, one an image; the folder's name until somebody gives another, which then stays
+    (`given_labels`). Raises what `tag_images` raises, and `NoteError` for a label that looks like a path.
+    """
+    label, members = check_label(label), _checked_images(image_ids)
+    with _noting(folder) as catalog:
+        rows = [(image_id,) for image_id in members]
+        catalog.executemany("INSERT OR IGNORE INTO given_labels SELECT image_id FROM images WHERE image_id = ?", rows)
+        changed = catalog.executemany(
+            "UPDATE images SET label = ? WHERE image_id = ?", [(label, *row) for row in rows]
+        ).rowcount
+    return int(changed)
+
+
+def unlabel_images(folder: Path, image_ids: Iterable[int]) -> int:
+    """Take away the labels that were given to images: each has its folder's name again; return how many had one.
+
+    Raises what `tag_images` raises.
+    """
+    members = _checked_images(image_ids)
+    with _noting(folder) as catalog:
+        known = [
+            (os.fsdecode(os.path.basename(os.path.dirname(path))) or None, image_id)
+            for member in members
+            for image_id, path in catalog.execute(
+                "SELECT image_id, path FROM images JOIN given_labels USING (image_id) WHERE image_id = ?", (member,)
+            )
+        ]
+        catalog.executemany("UPDATE images SET label = ? WHERE image_id = ?", known)
+        catalog.executemany("DELETE FROM given_labels WHERE image_id = ?", [(image_id,) for _, image_id in known])
+    return len(known)
+
+
+def given_labels(store: Store) -> dict[int, str]:
+    """Return the labels that people gave, by image id, of the images that are in the catalog."""
+    if store.catalog.execute("SELECT 1 FROM sqlite_master WHERE name = 'given_labels'").fetchone() is None:
+        return {}
+    rows = store.catalog.execute(
+        "SELECT image_id, label FROM images JOIN given_labels USING (image_id) ORDER BY image_id"
+    )
+    return {int(image_id): str(label) for image_id, label in rows if label is not None}
+
+
+def check_label(label: str) -> str:
+    """Return `label` with its spaces made single; raises `NoteError` where it cannot be one, as `../cats` cannot."""
+    shown = _checked(label, "label")
+    if "/" in shown or "\\" in shown or shown in (".", ".."):
+        raise NoteError(
+            f"{shown!r} cannot be a label: it looks like a path. Labels become names of classes, in files and reports; write it "
+            "without slashes, such as 'cats'."
+        )
+    return shown
 
 
 def _checked(text: str, what: str) -> str:

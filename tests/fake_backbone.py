@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import img2vec
 import networks
 from backbones import BACKBONES, NetworkId, Outputs
 from errors import WeightsUnavailableError
-from search import embedding, explaining
 
 NETWORK = NetworkId("efficientnet_lite0", "avg_pool", "f" * 64)
 OTHER = NetworkId("resnet50", "avg_pool", "e" * 64)
@@ -58,8 +56,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackbone]:
         loaded.append(FakeBackbone(network, feature_map=options.get("feature_map", False)))
         return loaded[-1]
 
-    for module in (networks, embedding):
-        monkeypatch.setattr(module, "find_network", find)
-    for module in (img2vec, embedding, explaining):
-        monkeypatch.setattr(module, "load_backbone", load)
+    monkeypatch.setattr(networks, "find_network", find)
+    monkeypatch.setattr(networks, "load_backbone", load)
     return loaded

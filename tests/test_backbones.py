@@ -217,7 +217,7 @@ def test_a_conversion_of_other_weights_is_refused(tmp_path: Path, lite0: Network
     other = tmp_path / "other.pth"
     other.write_bytes(b"other")
     with pytest.raises(BackboneError, match=rf"(?s)other\.pth.*{lite0.weights_sha256}"):
-        conversion.convert(lite0, other, tmp_path / "models")
+        conversion.convert(lite0, BACKBONES["efficientnet_lite0"], other, tmp_path / "models")
 
 
 @pytest.mark.keras
@@ -409,7 +409,7 @@ def test_keras_runs_copies_of_the_network_side_by_side(lite0: NetworkId, photogr
 
     weights = locate_weights(BACKBONES["efficientnet_lite0"])
     options = EngineOptions("auto", 0, 2, "throughput", feature_map=False)
-    engine = KerasEngine(lite0, weights, ["/CPU:0", "/CPU:0"], options)
+    engine = KerasEngine(lite0, BACKBONES["efficientnet_lite0"], weights, ["/CPU:0", "/CPU:0"], options)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: engine.run(photographs).vectors, range(4)))
     assert engine.parallel_runs == 2

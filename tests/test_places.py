@@ -71,7 +71,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
         gates.append(Gate(FakeBackbone(fake_backbone.NETWORK)))
         return gates[-1]
 
-    monkeypatch.setattr("search.embedding.load_backbone", load)
+    monkeypatch.setattr("networks.load_backbone", load)
     return gates
 
 

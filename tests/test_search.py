@@ -280,7 +280,7 @@ def test_a_filter_for_cats_keeps_no_catamarans(service: SearchService, monkeypat
         return np.empty(0, np.int64)
 
     loaded = service.ready()
-    monkeypatch.setattr("search.queries.class_names", lambda: ("tabby, tabby cat", "catamaran", "Cat", "cat's-ear"))
+    monkeypatch.setattr("networks.class_names", lambda: ("tabby, tabby cat", "catamaran", "Cat", "cat's-ear"))
     monkeypatch.setattr(Store, "matching_ids", matching_ids)
     for words in ("cat", "tabby CAT", "catamaran", "ca"):
         service.matching(loaded, Filter(looks_like=words))

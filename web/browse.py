@@ -14,8 +14,8 @@ from typing import Any
 from flask import Blueprint, abort, render_template, url_for
 
 import requested
-from backbones import class_names
 from errors import OptionError
+from networks import classes_of
 from requested import request_fields, wanted_page, wanted_text
 from search import ImageInfo
 from store import Generation, Store
@@ -67,7 +67,8 @@ def _months(store: Store, generation: Generation) -> list[Shelf]:
 
 def seen(store: Store, generation: Generation) -> list[Shelf]:
     """Open what the network saw, for `SearchService.opened`."""
-    return seen_shelves(store, generation.manifest["vectors_key"], class_names())
+    key = generation.manifest["vectors_key"]
+    return seen_shelves(store, key, classes_of(store.manifest(key)))
 
 
 def _uppermost() -> Folder:
