@@ -190,6 +190,7 @@ _HELP: Mapping[str, Help] = {
     "bad_query": Help("That did not work", "Go back and change it, or begin with a picture.", upload=True),
     "bad_option": Help("That did not work", "Go back and choose otherwise."),
     "bad_note": Help("That is no name or tag", "Go back and write it otherwise."),
+    "bad_labels": Help("Nothing can be learnt from that", "Label more images, or mend their labels, and try again."),
     "unknown_host": Help("Not known by that name", "Go to it by its own address."),
     "edit_refused": Help("That is not allowed here", "Ask whoever runs this service."),
     "no_network": Help("Pictures cannot be searched with here", "Begin with an image of the collection."),

@@ -47,6 +47,12 @@ class NoteError(RequestError, ValueError):
     code = "bad_note"
 
 
+class LabelError(RequestError, ValueError):
+    """Nothing can be learnt from the labels as they are: one class, too few photographs, one picture under two labels."""
+
+    code = "bad_labels"
+
+
 class EditRefusedError(RequestError):
     """Somebody asks the service to change something that it does not let everybody change."""
 
