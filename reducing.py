@@ -20,6 +20,7 @@ import numpy as np
 from autoencoder import Epoch, Kind, Reducer, ReducerOptions, fit_reducer, load_reducer, save_reducer
 from config import Settings
 from errors import EmptyCollectionError, ReducerError, SettingsError
+from projection import Change
 from publishing import publish, reducer_path
 from store import Snapshot, Store, open_store, open_writer
 from vectors import Vectors
@@ -47,6 +48,62 @@ class Reduced:
     def history(self) -> list[Epoch]:
         """The losses of the training, also of an earlier one."""
         return [] if self.reducer is None else [Epoch(**epoch) for epoch in self.reducer.about.get("history", [])]
+
+
+@dataclass(frozen=True)
+class LearnedProjection:
+    """What one run of `learn_projection` did, JSON-able but for `generation`, the manifest of the published generation.
+
+    `classes`: how many photographs each label has; labels of a single photograph teach nothing and are not among them. `strength`:
+    how much the labels count beside the network's own vector. What it is worth, judged on photographs left out of fits like this
+    one: `held_out` of the same classes, `unseen` of classes that were left out whole, `others` of the collection's other labels (its
+    folders); None where there were too few to tell. `warning`: what a person must know of these, or None. `trained` is false where
+    the same labels and vectors had taught the same before.
+    """
+
+    classes: Mapping[str, int]
+    strength: float
+    held_out: Change | None
+    unseen: Change | None
+    others: Change | None
+    warning: str | None
+    trained: bool
+    seconds: float
+    generation: Mapping[str, Any]
+
+    @property
+    def images(self) -> int:
+        """How many photographs it learnt from."""
+        return sum(self.classes.values())
+
+
+def learn_projection(
+    settings: Settings,
+    labels: Mapping[int, str],
+    *,
+    command: str = "autoencoder.py",
+    on_step: Callable[[str], None] = lambda step: None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> LearnedProjection:
+    """Learn a projection from `labels` (image id: label) and publish a generation that is searched by it.
+
+    Seconds for thousands of images, about a minute for 100,000; no vector is computed again and no network runs. `command` is who
+    writes, for others that would; `on_step` is called with what is begun, `on_note` with what a person should know. Images that are
+    not in the collection are left out. Whatever ends it early leaves everything as it was. Raises `LabelError` (fewer than two
+    classes with two photographs each), `ReducerError`, `EmptyCollectionError`, `CollectionMissingError`, `CollectionLockedError`,
+    `DiskFullError`.
+    """
+    raise NotImplementedError
+
+
+def forget_projection(
+    settings: Settings, *, command: str = "autoencoder.py", on_note: Callable[[str], None] = lambda note: None
+) -> Mapping[str, Any]:
+    """Publish a generation that is searched by the network's own vectors again, and return its manifest; labels stay.
+
+    Raises `CollectionMissingError`, `CollectionLockedError`, `EmptyCollectionError`, `DiskFullError`.
+    """
+    raise NotImplementedError
 
 
 def reduced_dim(settings: Settings) -> int | float:
