@@ -316,9 +316,12 @@ class LabelCount(TypedDict):
 
 
 class LabelsAnswer(TypedDict):
-    """Labels that were given to images, and what the network is fairly sure to have seen; the commonest first."""
+    """Labels of images, and what the network is fairly sure to have seen; the commonest first."""
 
     given: list[LabelCount]
+    """An image's label is its folder's name until a person gives it another."""
+    by_people: list[LabelCount]
+    """Those of them that people gave, with how many images they gave them to."""
     seen: list[LabelCount]
 
 

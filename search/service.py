@@ -44,7 +44,7 @@ from search.places import Places
 from search.queries import Box, Example, Query, RankingName, classes_named, combined
 from search.stages import timed
 from store import Filter, Generation, Record, Store, open_store, tags_of
-from store.shelves import label_shelves
+from store.shelves import LabelShelves
 from vectors import Ids, Vectors
 
 logger = logging.getLogger("lookalike")
@@ -190,7 +190,8 @@ class SearchService:
 
     def labels(self) -> list[str]:
         """Return the labels that most images have, at most `MOST_LABELS`, by name: to choose from where one is asked for."""
-        return self.opened(_labels)
+        shelves = sorted(self.opened(_label_shelves).now(), key=lambda shelf: -shelf.count)
+        return sorted(shelf.name for shelf in shelves[:MOST_LABELS])
 
     def status(self) -> CollectionStatus:
         """Tell what answers now; raises `CollectionMissingError` or `EmptyCollectionError` while nothing does."""
@@ -479,9 +480,8 @@ class SearchService:
         return record.path, info
 
 
-def _labels(store: Store, generation: Generation) -> list[str]:
-    shelves = sorted(label_shelves(store), key=lambda shelf: -shelf.count)
-    return sorted(shelf.name for shelf in shelves[:MOST_LABELS])
+def _label_shelves(store: Store, generation: Generation) -> LabelShelves:
+    return LabelShelves(store)
 
 
 def open_service(settings: Settings) -> SearchService:

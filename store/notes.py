@@ -24,6 +24,7 @@ from store.formats import reporting_full_disk
 from store.reader import BUSY_TIMEOUT_S, Store, chunks
 
 MAX_NOTE_LENGTH = 100
+LABEL_CHANGES = "label_changes"
 JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
 """Python calls them not printable; Persian words and many emoji have them inside."""
 NOTES_SCHEMA = """
@@ -153,10 +154,26 @@ def label_images(folder: Path, label: str, image_ids: Iterable[int]) -> int:
     """
     label, members = check_label(label), _checked_images(image_ids)
     with _noting(folder) as catalog:
+        _count_change(catalog)
         rows = [(image_id,) for image_id in members]
         catalog.executemany("INSERT OR IGNORE INTO given_labels SELECT image_id FROM images WHERE image_id = ?", rows)
         changed = catalog.executemany(
             "UPDATE images SET label = ? WHERE image_id = ?", [(label, *row) for row in rows]
+        ).rowcount
+    return int(changed)
+
+
+def rename_label(folder: Path, label: str, name: str) -> int:
+    """Give the images that people labelled `label` the label `name`, which others may have already; return how many there were.
+
+    Raises what `label_images` raises but for images.
+    """
+    name = check_label(name)
+    with _noting(folder) as catalog:
+        _count_change(catalog)
+        changed = catalog.execute(
+            "UPDATE images SET label = ? WHERE label = ? AND image_id IN (SELECT image_id FROM given_labels)",
+            (name, label),
         ).rowcount
     return int(changed)
 
@@ -168,6 +185,7 @@ def unlabel_images(folder: Path, image_ids: Iterable[int]) -> int:
     """
     members = _checked_images(image_ids)
     with _noting(folder) as catalog:
+        _count_change(catalog)
         known = [
             (os.fsdecode(os.path.basename(os.path.dirname(path))) or None, image_id)
             for member in members
@@ -181,13 +199,35 @@ def unlabel_images(folder: Path, image_ids: Iterable[int]) -> int:
 
 
 def given_labels(store: Store) -> dict[int, str]:
-    """Return the labels that people gave, by image id, of the images that are in the catalog."""
-    if store.catalog.execute("SELECT 1 FROM sqlite_master WHERE name = 'given_labels'").fetchone() is None:
+    """Return the labels that people gave, by image id, of the images that are in the catalog and could be read."""
+    if not _has_given_labels(store):
         return {}
     rows = store.catalog.execute(
-        "SELECT image_id, label FROM images JOIN given_labels USING (image_id) ORDER BY image_id"
+        "SELECT image_id, label FROM images JOIN given_labels USING (image_id) WHERE error_code IS NULL ORDER BY image_id"
     )
     return {int(image_id): str(label) for image_id, label in rows if label is not None}
+
+
+def is_label_given(store: Store, image_id: int) -> bool:
+    """Tell whether a person gave the label that an image has; else it is its folder's name."""
+    found = "SELECT 1 FROM given_labels WHERE image_id = ?"
+    return _has_given_labels(store) and store.catalog.execute(found, (image_id,)).fetchone() is not None
+
+
+def label_changes(store: Store) -> int:
+    """Return how often labels have been given, renamed and taken: by it, who counts labels sees that they are others."""
+    return int(store.meta(LABEL_CHANGES) or 0)
+
+
+def _has_given_labels(store: Store) -> bool:
+    return store.catalog.execute("SELECT 1 FROM sqlite_master WHERE name = 'given_labels'").fetchone() is not None
+
+
+def _count_change(catalog: sqlite3.Connection) -> None:
+    catalog.execute(
+        "INSERT INTO meta VALUES (?, '1') ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+        (LABEL_CHANGES,),
+    )
 
 
 def check_label(label: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from store.filters import SURE
+from store.notes import given_labels, label_changes
 from store.reader import Store
 
 COVERS = 5
@@ -52,6 +53,26 @@ class Folder:
 def label_shelves(store: Store) -> list[Shelf]:
     """Return the labels that were given, by name."""
     return _shelves(store.catalog.execute(_SELECT.format("label")))
+
+
+def given_shelves(store: Store) -> list[Shelf]:
+    """Return the labels that people gave, by name, with the images that they gave them to."""
+    return _shelves((label, image_id) for image_id, label in given_labels(store).items())
+
+
+class LabelShelves:
+    """The labels of all images, counted anew only when people have given or taken some since: of 100,000 it takes a while."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._counted: tuple[int, list[Shelf]] | None = None
+
+    def now(self) -> list[Shelf]:
+        """Return what `label_shelves` does."""
+        counted, changes = self._counted, label_changes(self._store)
+        if counted is None or counted[0] != changes:
+            self._counted = counted = changes, label_shelves(self._store)
+        return counted[1]
 
 
 def month_shelves(store: Store) -> list[Shelf]:

@@ -15,16 +15,23 @@ from store import (
     StoreWriter,
     VectorsManifest,
     forget_group,
+    given_labels,
+    is_label_given,
+    label_changes,
+    label_images,
     name_group,
     named_groups,
     open_store,
     open_writer,
+    rename_label,
     tag_counts,
     tag_images,
     tagged_images,
     tags_of,
+    unlabel_images,
     untag_images,
 )
+from store.shelves import LabelShelves, given_shelves
 
 MANIFEST = VectorsManifest("fake-pool-0", "fake", "pool", "0" * 64, 2, "none")
 
@@ -117,3 +124,38 @@ def test_an_empty_selection_is_refused(folder: Path) -> None:
     with pytest.raises(NoteError, match="No image is selected"):
         tag_images(folder, "stone", [])
     assert tag_counts(open_store(folder)) == {}
+
+
+def test_a_label_is_given_renamed_and_taken_and_each_time_it_is_noticed(folder: Path) -> None:
+    store = open_store(folder)
+    assert (given_labels(store), label_changes(store), is_label_given(store, 1)) == ({}, 0, False)
+    shelves = LabelShelves(store)
+    assert [(shelf.name, shelf.count) for shelf in shelves.now()] == []
+    assert label_images(folder, " a   cat ", [1, 2, 77]) == 2
+    label_images(folder, "dog", [2, 3])
+    assert given_labels(store) == {1: "a cat", 2: "dog", 3: "dog"}
+    assert rename_label(folder, "dog", "a cat") == 2
+    assert [(shelf.name, shelf.count) for shelf in shelves.now()] == [("a cat", 3)]
+    assert unlabel_images(folder, [1, 4]) == 1
+    assert (given_labels(store), store.record(1).label) == ({2: "a cat", 3: "a cat"}, "photos")
+    assert (is_label_given(store, 1), is_label_given(store, 2)) == (False, True)
+    assert [(shelf.name, shelf.image_ids) for shelf in given_shelves(store)] == [("a cat", (2, 3))]
+    assert shelves.now() is shelves.now()
+
+
+def test_a_renamed_label_leaves_the_folders_of_that_name_alone(folder: Path) -> None:
+    label_images(folder, "photos", [1])
+    label_images(folder, "x", [2])
+    unlabel_images(folder, [2])
+    assert rename_label(folder, "photos", "pictures") == 1
+    assert [open_store(folder).record(image_id).label for image_id in (1, 2)] == ["pictures", "photos"]
+
+
+@pytest.mark.parametrize("label", ["../cats", "a/b", "a\\b", ".", "..", "/"])
+def test_a_label_that_looks_like_a_path_is_refused(folder: Path, label: str) -> None:
+    with pytest.raises(NoteError, match="looks like a path"):
+        label_images(folder, label, [1])
+    label_images(folder, "cat", [1])
+    with pytest.raises(NoteError, match="looks like a path"):
+        rename_label(folder, "cat", label)
+    assert given_labels(open_store(folder)) == {1: "cat"}

@@ -65,7 +65,7 @@ def test_labels_are_counted_once_for_a_generation(settings: Settings, monkeypatc
         counted.append(store)
         return label_shelves(store)
 
-    monkeypatch.setattr("web.browse.label_shelves", count)
+    monkeypatch.setattr("store.shelves.label_shelves", count)
     with closing(SearchService(settings, load_network=False)) as service:
         client = create_app(service=service).test_client()
         assert told(client, "/labels") == told(client, "/labels")

@@ -33,7 +33,7 @@ from requested import (
 )
 from search.about import about, failure_counts
 from search.loaded import Loaded
-from store.shelves import Shelf
+from store.shelves import Shelf, given_shelves
 from vectors import Ids
 from web import browse
 
@@ -75,14 +75,18 @@ def _wanted_size(fields: Fields) -> int:
 @api.get("/labels")
 @described("collection", shapes.LabelsAnswer)
 def labels() -> Response:
-    """Count the labels that were given to images, and what the network is fairly sure to have seen in them."""
+    """Count the labels of images, those of them that people gave, and what the network is fairly sure to have seen."""
     service = requested.service()
-    given = sorted(service.opened(browse.labels), key=lambda shelf: -shelf.count)
-    answer: shapes.LabelsAnswer = {"given": _counts(given), "seen": _counts(service.opened(browse.seen))}
+    answer: shapes.LabelsAnswer = {
+        "given": _counts(service.opened(browse.labels).now()),
+        "by_people": _counts(given_shelves(service.ready().store)),
+        "seen": _counts(service.opened(browse.seen)),
+    }
     return jsonify(answer)
 
 
 def _counts(shelves: Sequence[Shelf]) -> list[shapes.LabelCount]:
+    shelves = sorted(shelves, key=lambda shelf: -shelf.count)
     return [{"name": shelf.name, "images": shelf.count} for shelf in shelves]
 
 
