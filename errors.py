@@ -268,6 +268,12 @@ class WeightsUnavailableError(BackboneError):
     code = "weights_unavailable"
 
 
+class DatasetError(LookalikeError):
+    """A published data set cannot be had."""
+
+    code = "no_dataset"
+
+
 class MissingPackageError(LookalikeError):
     """Something optional is asked for whose package is not installed."""
 

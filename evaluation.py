@@ -146,12 +146,17 @@ def measure_recall(index: Index, k: int) -> Recall:
     return Recall(k, len(places), _interval(hits.sum(axis=1) / k))
 
 
-def rate_vectors(vectors: npt.NDArray[np.float32], labels: Sequence[str]) -> Quality:
-    """Return how well `vectors` (n, dim) of images with `labels` find each other by plain cosine, each a query."""
+def rate_vectors(vectors: npt.NDArray[np.float32], labels: Sequence[str], *, queries: Ids | None = None) -> Quality:
+    """Return how well `vectors` (n, dim) of images with `labels` find each other by plain cosine, each a query.
+
+    `queries` are the places of those that are, where not all shall be. Some of them must share a label with another image.
+    """
     places = np.arange(len(vectors), dtype=np.int64)
     snapshot = Snapshot(places, places, np.asarray(vectors))
     everything = _Labelled(snapshot, _numbers(labels))
-    return _rated("images", _judge(everything, _queries(everything.names)[0], everything, None))[0]
+    shared, _ = _queries(everything.names)
+    asked = shared if queries is None else np.intersect1d(shared, queries)
+    return _rated("images", _judge(everything, asked, everything, None))[0]
 
 
 def judge(relevant: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -284,7 +289,7 @@ def read_labels(path: Path, records: Sequence[Record]) -> tuple[list[str | None]
     labels in the order of `records`, None for those that no row names, and how many rows name no image. Raises `RequestError`
     for a file that cannot be read or names no image at all, a row without a label, and an ending that several images have.
     """
-    rows = [(line, name, os.fsencode(name), label) for line, name, label in _rows(path)]
+    rows = [(line, name, os.fsencode(name), label) for line, name, label in label_rows(path)]
     wanted, paths = {key for _, _, key, _ in rows}, {record.path for record in records}
     meant = [
         [end for end in _endings(record.path) if end in wanted and (end == record.path or end not in paths)]
@@ -312,8 +317,8 @@ def _endings(path: bytes) -> Iterator[bytes]:
     yield from (path[place + 1 :] for place, sign in enumerate(path) if sign == ord("/"))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, name and label of each row of a CSV file."""
+def label_rows(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, name (or path) and label of each row of a CSV file; raises `RequestError` where it cannot be read."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)

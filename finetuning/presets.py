@@ -20,7 +20,7 @@ class Preset:
     """One recipe: change a copy with `dataclasses.replace`.
 
     `layer` is the vector that searching takes unless another is asked for. `blocks` top blocks of the base are trained, on
-    `views` versions of each photograph (1: as it is, no augmentation).
+    `views` versions of each photograph (1: as it is, no augmentation). The share `validation` of each class tells when to stop.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Preset:
     batch_size: int
     optimizer: Literal["adam", "sgd"]
     rate: float
+    validation: float
 
 
 _ROWS = (
@@ -47,6 +48,7 @@ _ROWS = (
         batch_size=32,
         optimizer="adam",
         rate=3e-4,
+        validation=0.15,
     ),
     Preset(
         name="article",
@@ -59,6 +61,7 @@ _ROWS = (
         batch_size=128,
         optimizer="sgd",
         rate=0.01,
+        validation=0.3,
     ),
 )
 
