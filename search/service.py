@@ -43,7 +43,7 @@ from search.loaded import Loaded, check_original, good_matches, nearest, ranking
 from search.places import Places
 from search.queries import Box, Example, Query, RankingName, classes_named, combined
 from search.stages import timed
-from store import Filter, Generation, Record, Store, open_store, tags_of
+from store import Filter, Generation, Record, Store, is_label_given, open_store, tags_of
 from store.shelves import LabelShelves
 from vectors import Ids, Vectors
 
@@ -192,6 +192,10 @@ class SearchService:
         """Return the labels that most images have, at most `MOST_LABELS`, by name: to choose from where one is asked for."""
         shelves = sorted(self.opened(_label_shelves).now(), key=lambda shelf: -shelf.count)
         return sorted(shelf.name for shelf in shelves[:MOST_LABELS])
+
+    def is_label_given(self, image_id: int) -> bool:
+        """Tell whether a person gave an image its label, which else is its folder's name."""
+        return is_label_given(self.ready().store, image_id)
 
     def status(self) -> CollectionStatus:
         """Tell what answers now; raises `CollectionMissingError` or `EmptyCollectionError` while nothing does."""

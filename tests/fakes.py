@@ -214,6 +214,9 @@ class FakeService(SearchService):
     def labels(self) -> list[str]:
         return ["beach"]
 
+    def is_label_given(self, image_id: int) -> bool:
+        return False
+
     def status(self) -> CollectionStatus:
         if not self.described:
             raise EmptyCollectionError("The collection in /secret/folder holds no image yet.")
