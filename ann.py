@@ -18,11 +18,13 @@ from indexes.building import (
     is_complete,
     load_index,
 )
+from indexes.distances import METRICS, Metric
 from indexes.graph import Edges, similarity_graph
-from indexes.index import Index, Metric, Neighbours
+from indexes.index import Index, Neighbours
 from indexes.kinds import available_kinds
 
 __all__ = [
+    "METRICS",
     "Edges",
     "Index",
     "IndexManifest",

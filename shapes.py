@@ -14,12 +14,13 @@ from annotated_types import Ge, Le, Len
 # Not typing's: pydantic reads that one only from Python 3.12 on.
 from typing_extensions import TypedDict
 
+from ann import Metric
+
 Id = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
 Text = Annotated[str, Len(1, 100)]
 Ranking = Literal["kind", "plain"]
-Metric = Literal["cosine", "euclidean"]
 
 
 # Errors.
@@ -78,6 +79,7 @@ class ReachFields(TypedDict, total=False):
     radius: Annotated[float, Ge(0)]
     """The largest distance, in the units of `metric`."""
     metric: Metric
+    """How far two vectors are apart, as scipy names it; braycurtis and jensenshannon are for scores, which are never below 0."""
     ranking: Ranking
     """"kind" puts images of the same kind first, "plain" the most similar ones."""
 

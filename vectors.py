@@ -5,7 +5,7 @@ Owns no index and no file. Distances here are of float32; where an order must no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+Likeness = Callable[[Vectors, Vectors], Vectors]
+"""Of (q, dim) and (m, dim) it makes (q, m): the larger, the nearer."""
 
 BLOCK_ROWS = 8_192
 """Rows that are turned to float32 and compared at a time: 42 MB of 1280-d vectors."""
@@ -71,8 +73,15 @@ def principal_axes(blocks: Iterable[Vectors], count: int) -> Vectors:
     return np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
 
 
-def exact_neighbours(queries: Vectors, blocks: Iterable[Vectors], count: int) -> tuple[Ids, Vectors]:
-    """Return places and scores of the `count` largest dot products of each of `queries` (q, dim), best first, ties by place.
+def dot_products(queries: Vectors, block: Vectors) -> Vectors:
+    """Return the products float32 (q, m) of `queries` (q, dim) and the rows of `block` (m, dim)."""
+    return queries @ block.T
+
+
+def exact_neighbours(
+    queries: Vectors, blocks: Iterable[Vectors], count: int, *, likeness: Likeness = dot_products
+) -> tuple[Ids, Vectors]:
+    """Return places and likenesses of the `count` rows most like each of `queries` (q, dim), best first, ties by place.
 
     `blocks` are the rows compared with, float32 (m, dim) each, in order: places count through all of them. Both answers
     are (q, min(count, n)). Memory is that of one block and of its scores, whatever n is.
@@ -81,7 +90,7 @@ def exact_neighbours(queries: Vectors, blocks: Iterable[Vectors], count: int) ->
     kept_scores = np.empty((len(queries), 0), dtype=np.float32)
     start = 0
     for block in blocks:
-        scores = queries @ block.T
+        scores = likeness(queries, block)
         # Of an earlier block's equals the first stays, so only what is above the worst one kept can still come in.
         if kept_scores.shape[1] == count:
             hits = np.nonzero(scores > kept_scores[:, -1:])

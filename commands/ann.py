@@ -130,6 +130,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 
 
 def _parser() -> argparse.ArgumentParser:
+    from ann import METRICS
+
     parser = argparse.ArgumentParser(
         prog="ann.py",
         description="Find the images of a collection that are similar to a picture.",
@@ -150,7 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--box", metavar="L,T,R,B", help="only this part of each picture, as shares 0…1 of its width and height")
     add("-k", metavar="N", help=f"how many matches, or all (default {DEFAULT_K}; with --radius all within it)")
     add("--radius", type=float, metavar="D", help="the largest distance, inclusive")
-    add("--metric", default="cosine", metavar="{cosine,euclidean}", help="distance (default cosine: 1 - cosine)")
+    add(
+        "--metric",
+        default="cosine",
+        metavar="NAME",
+        help=f"distance: {', '.join(METRICS)} (default cosine: 1 - cosine)",
+    )
     add("--ranking", metavar="{kind,plain}", help="order of matches (default: the collection's own)")
     for name, text in FILTERS.items():
         kind = int if name.endswith("_side") else str

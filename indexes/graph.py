@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexes.index import Index, Metric, check_reach
+from indexes.distances import Metric
+from indexes.index import Index, check_reach
 from vectors import Ids, Vectors
 
 BLOCK_SOURCES = 2_048

@@ -9,17 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from errors import QueryError
+from indexes.distances import Metric, check_metric, distances_between, distances_from
 from indexes.kinds import Candidates
 from store import Snapshot
-from vectors import BLOCK_ROWS, Ids, Vectors, exact_neighbours, largest, unit_blocks, unit_vectors
+from vectors import (
+    BLOCK_ROWS,
+    Ids,
+    Likeness,
+    Vectors,
+    dot_products,
+    exact_neighbours,
+    largest,
+    unit_blocks,
+    unit_vectors,
+)
 
-Metric = Literal["cosine", "euclidean"]
 MARGIN = 16
 """Candidates beyond k that are ordered anew in float64, so that rounding in float32 cannot change the answer."""
 TESTED_K = 10
@@ -31,6 +41,8 @@ With `MARGIN` alone 0.99 of the 10 nearest of 100,000 are found, but 0.94 of the
 """
 DECIMALS = 6
 """To which distances are told, so that equal vectors are at 0, and compared: with each other and, inclusively, with a radius."""
+FARTHEST = float(np.finfo(np.float32).max)
+"""What is farther is told to be as far as this: infinite is the distance of no image."""
 SLACK = 1e-4
 """How far a product of float32 vectors may be off, as a share of their lengths: what is nearer to a radius is measured."""
 FEW = 0.05
@@ -112,8 +124,7 @@ def check_reach(k: int | None, radius: float | None, metric: str) -> None:
     numeric = isinstance(radius, int | float | np.number) and not isinstance(radius, bool)
     if radius is not None and not (numeric and radius >= 0):
         raise QueryError(f"The radius must be a number from 0 on, or None for any distance; it is {radius!r}.")
-    if metric not in get_args(Metric):
-        raise QueryError(f"The metric must be one of {', '.join(get_args(Metric))}, not {metric!r}.")
+    check_metric(metric)
 
 
 class Index:
@@ -162,9 +173,9 @@ class Index:
         """Return the images nearest to each of `vectors` (q, dim), any real type.
 
         `k` is how many (None: all), `radius` the largest distance (inclusive; None: any). The distance is 1 - cosine, 0…2, or,
-        always by exact search, the euclidean one between the vectors as they are stored. `allowed`, ascending image ids,
+        always by exact search, another one of `METRICS` between the vectors as they are stored. `allowed`, ascending image ids,
         restricts the answer to those images: k of them are found if there are k. Raises `QueryError` for NaN, another
-        dimension, k < 1, a negative radius or an unknown metric.
+        dimension, k < 1, a negative radius, an unknown metric, or one that is not for vectors such as these.
         """
         check_reach(k, radius, metric)
         queries = check_queries(vectors, self.snapshot.dim)
@@ -175,7 +186,7 @@ class Index:
         wanted = count if k is None else min(int(k), count)
         if k is None and radius is not None:
             found = self._scan_within(queries, float(radius), metric, places)
-        elif metric == "euclidean" or self._scans_everything(places, wanted):
+        elif metric != "cosine" or self._scans_everything(places, wanted):
             found = self._scan(queries, wanted, metric, places)
         else:
             found = self._ask(queries, wanted, places)
@@ -218,7 +229,8 @@ class Index:
 
     def _scan(self, queries: Vectors, wanted: int, metric: Metric, places: Ids | None) -> Neighbours:
         """Compare with everything, or everything at `places`."""
-        nearest, _ = exact_neighbours(*self._products(queries, metric, places), wanted + MARGIN)
+        asked, blocks, likeness = self._compared(queries, metric, places)
+        nearest, _ = exact_neighbours(asked, blocks, wanted + MARGIN, likeness=likeness)
         if places is not None:
             nearest = places[nearest]
         return self._ordered(queries, list(nearest), wanted, metric)
@@ -228,13 +240,15 @@ class Index:
         lengths = np.linalg.norm(queries, axis=1)[:, None]
         if metric == "cosine":
             least = np.full_like(lengths, 1 - radius - SLACK)
-        else:
+        elif metric == "euclidean":
             least = (lengths**2 - radius**2) / 2 - SLACK * (lengths + radius) ** 2
-        asked, blocks = self._products(queries, metric, places)
+        else:
+            least = np.full_like(lengths, -radius - SLACK * (1 + radius))
+        asked, blocks, likeness = self._compared(queries, metric, places)
         near: list[list[Ids]] = [[np.empty(0, np.int64)] for _ in queries]
         start = 0
         for block in blocks:
-            numbers, hits = np.nonzero(asked @ block.T >= least)
+            numbers, hits = np.nonzero(likeness(asked, block) >= least)
             for part, hit in zip(
                 near, np.split(hits + start, np.searchsorted(numbers, range(1, len(queries)))), strict=True
             ):
@@ -245,24 +259,31 @@ class Index:
             chosen = [places[found] for found in chosen]
         return self._ordered(queries, chosen, max(map(len, chosen)), metric)
 
-    def _products(self, queries: Vectors, metric: Metric, places: Ids | None) -> tuple[Vectors, Iterator[Vectors]]:
-        """Return queries and blocks of stored vectors as something whose dot product is largest where they are nearest."""
+    def _compared(
+        self, queries: Vectors, metric: Metric, places: Ids | None
+    ) -> tuple[Vectors, Iterator[Vectors], Likeness]:
+        """Return queries, blocks of stored vectors, and what is largest where these are nearest: a product where that can be."""
         if metric == "cosine":
-            return unit_vectors(queries), self._units(places)
-        # |x - q|² is smallest where x·q - |x|²/2 is largest: one more number in each vector makes that a product.
-        return np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1), self._lifted(places)
+            return unit_vectors(queries), self._units(places), dot_products
+        if metric == "euclidean":
+            # |x - q|² is smallest where x·q - |x|²/2 is largest: one more number in each vector makes that a product.
+            ones = np.ones((len(queries), 1), np.float32)
+            return np.concatenate([queries, ones], axis=1), map(_lifted, self._stored(places)), dot_products
+
+        def likeness(asked: Vectors, block: Vectors) -> Vectors:
+            return -np.minimum(distances_between(asked, block, metric), FARTHEST).astype(np.float32)
+
+        return queries, self._stored(places), likeness
 
     def _units(self, places: Ids | None) -> Iterator[Vectors]:
         if self._held is not None and len(self._scanned) == len(self.snapshot):
             return iter([self._held if places is None else self._held[places]])
         return unit_blocks(self.snapshot, places)
 
-    def _lifted(self, places: Ids | None) -> Iterator[Vectors]:
+    def _stored(self, places: Ids | None) -> Iterator[Vectors]:
         everywhere = np.arange(len(self.snapshot)) if places is None else places
         for start in range(0, len(everywhere), BLOCK_ROWS):
-            block = self.snapshot.take(everywhere[start : start + BLOCK_ROWS])
-            halves = np.einsum("ij,ij->i", block, block, dtype=np.float64) / -2
-            yield np.concatenate([block, halves[:, None].astype(np.float32)], axis=1)
+            yield self.snapshot.take(everywhere[start : start + BLOCK_ROWS])
 
     # The built index.
 
@@ -330,18 +351,17 @@ class Index:
     def _distances(self, query: Vectors, places: Ids, metric: Metric) -> Vectors:
         distances = np.empty(len(places), dtype=np.float32)
         wide = query.astype(np.float64)
-        length = np.sqrt(wide @ wide)
         for start in range(0, len(places), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            vectors = self.snapshot.take(places[part]).astype(np.float64)
-            if metric == "euclidean":
-                distances[part] = np.sqrt(((vectors - wide) ** 2).sum(axis=1)).round(DECIMALS)
-                continue
-            lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * length
-            lengths[lengths == 0] = 1  # a vector of zeros is at right angles to all
-            # Not `@`: its last digits depend on where in the block a vector stands.
-            distances[part] = np.clip(1 - np.einsum("ij,j->i", vectors, wide) / lengths, 0, 2).round(DECIMALS)
+            measured = distances_from(wide, self.snapshot.take(places[part]).astype(np.float64), metric)
+            distances[part] = np.minimum(measured, FARTHEST).round(DECIMALS)
         return distances
+
+
+def _lifted(block: Vectors) -> Vectors:
+    """Return `block` (m, dim) with one number more in each vector: half the square of its length, below 0."""
+    halves = np.einsum("ij,ij->i", block, block, dtype=np.float64) / -2
+    return np.concatenate([block, halves[:, None].astype(np.float32)], axis=1)
 
 
 def places_of(snapshot: Snapshot, built_ids: Ids, built_rows: Ids) -> Ids:

@@ -6,9 +6,9 @@ Owns what the calls mean (Turi Create's meaning of `k`, `radius` and both None) 
 answered. Does not own how images come into a collection (`img2vec`, `importing`), how vectors are compared (`ann`) or what
 lies on disk. Source: `turicreate.image_similarity`.
 
-Distances are `metric="cosine"`, 1 - cosine, unless `"euclidean"` is asked for, which is Turi's. Cosine is what the index is
-built over, so it alone is fast in large collections; what the pages show; and bounded by 0…2 whatever the network, so that a
-radius means the same in every collection. Of vectors of equal length both give the same order.
+Distances are `metric="cosine"`, 1 - cosine, unless another of `ann.METRICS` is asked for: `"euclidean"` is Turi's. Cosine is
+what the index is built over, so it alone is fast in large collections; what the pages show; and bounded by 0…2 whatever the
+network, so that a radius means the same in every collection. Of vectors of equal length both give the same order.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ class Example:
 class Query:
     """One search. `k` None and `radius` None: every image, nearest first; both: the k nearest of those within the radius.
 
-    `radius` is in the units of `metric`: cosine is 1 - cosine, 0…2; euclidean is between the vectors as they are stored.
-    `ranking` None is the collection's own; with a radius or euclidean distance the order is always by distance. `skip`: how many
+    `radius` is in the units of `metric`: cosine is 1 - cosine, 0…2; the others are between the vectors as they are stored.
+    `ranking` None is the collection's own; with a radius or another distance the order is always by distance. `skip`: how many
     of the first are left out, for the next page of an answer. `thumbnail`: whether a small JPEG of an upload is wanted.
     Raises `QueryError`, naming the value, for what makes no sense.
     """
