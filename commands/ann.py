@@ -46,7 +46,8 @@ FILTERS = {
 }
 EPILOG = """examples:
   python ann.py cat.jpg                                  the 5 most similar images, and a contact sheet of them
-  python ann.py "holiday/*.jpg" -k 10 --sheet sheets     many pictures, ten matches each, a sheet for each in a folder
+  python ann.py "holiday/*.jpg" --sheet sheets           many pictures, ten matches each, a sheet for each in a folder
+  python ann.py --image-id 17 --metric euclidean --sheet ten.png
   python ann.py --image-id 17 --folder 2019 --no-sheet   like image 17, among those in the folder 2019
   python ann.py cat.jpg dog.jpg --together --unlike car.jpg
   python ann.py cat.jpg --box 0,0,0.5,1                  like the left half of it
@@ -131,6 +132,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 
 def _parser() -> argparse.ArgumentParser:
     from ann import METRICS
+    from search.sheet import SHEET_K
 
     parser = argparse.ArgumentParser(
         prog="ann.py",
@@ -164,15 +166,12 @@ def _parser() -> argparse.ArgumentParser:
         add("--" + name.replace("_", "-"), type=kind, metavar=name.rpartition("_")[2].upper(), help=text)
     add("--format", choices=FORMATS, default="table", help="how matches are printed (default table)")
     add("--output", type=Path, metavar="FILE", help="write them into a file instead")
-    add("--sheet", metavar="PLACE", help=f"contact sheet: a .png file, or a folder for one a query (default {SHEETS}/)")
+    add("--sheet", metavar="PLACE", help=f"a sheet of {SHEET_K} matches: a .png file, or a folder (default {SHEETS}/)")
     add("--no-sheet", action="store_true", help="write no contact sheet")
     add("--graph", metavar="PLACE", help="write the nearest images of every image into a file or folder, then stop")
     add("--include-self", action="store_true", help="with --graph: each image is its own first neighbour")
-    add(
-        "--self-test",
-        action="store_true",
-        help="print how well the index answers, then stop; --index, --trees and --search-k build it anew before",
-    )
+    text = "print how well the index answers, then stop; --index, --trees and --search-k build it anew before"
+    add("--self-test", action="store_true", help=text)
     evaluate.add_arguments(parser)
     add_setting_arguments(parser, SETTINGS)
     return parser
@@ -205,15 +204,15 @@ def _search(arguments: argparse.Namespace, settings: Settings) -> int:
         answers = _answers(arguments, service, asked)
         pictures = False
         with _printing(arguments) as show:
-            for query, answer in answers:
+            for one, query, answer in answers:
                 if isinstance(answer, LookalikeError):
-                    if not (query.found and isinstance(answer, NotAnImageError)):
-                        problems.append(f"{query.label}: {answer}")
+                    if not (one.found and isinstance(answer, NotAnImageError)):
+                        problems.append(f"{one.label}: {answer}")
                     continue
                 pictures = True
-                show(_rows(service, query.label, answer), answer)
+                show(_rows(service, one.label, answer), answer)
                 if sheets is not None:
-                    sheets.write(service, query.name, query.likes, answer)
+                    sheets.write(service, one.name, query, answer)
     if not pictures and not problems:
         named = arguments.pictures or [str(settings.test_folder)]
         problems = [f"there is no picture in {', '.join(named)}: nothing was searched for."]
@@ -277,7 +276,7 @@ def _meant(pattern: bytes, loaded: Loaded, rsc_files: Path, problems: list[str])
 
 def _answers(
     arguments: argparse.Namespace, service: SearchService, asked: Sequence[_Asked]
-) -> Iterator[tuple[_Asked, SearchResult | LookalikeError]]:
+) -> Iterator[tuple[_Asked, Query, SearchResult | LookalikeError]]:
     """Answer the queries in their order, a few at a time. Raises at once what is wrong with the options, and so with all."""
     from search import Example
 
@@ -288,20 +287,22 @@ def _answers(
 
 def _answered(
     service: SearchService, asked: Sequence[_Asked], usual: Query, box: Box | None
-) -> Iterator[tuple[_Asked, SearchResult | LookalikeError]]:
+) -> Iterator[tuple[_Asked, Query, SearchResult | LookalikeError]]:
     for start in range(0, len(asked), PICTURES_AT_ONCE):
         queries: list[Query] = []
         failed: dict[int, LookalikeError] = {}
         block = asked[start : start + PICTURES_AT_ONCE]
-        for place, query in enumerate(block):
+        for place, one in enumerate(block):
             try:
-                likes = [_example(like, box) for like in query.likes]
+                likes = [_example(like, box) for like in one.likes]
             except UnreadableFileError as error:
                 failed[place] = error
             else:
                 queries.append(replace(usual, like=tuple(likes)))
-        answers = iter(service.search_many(queries))
-        yield from ((query, failed.get(place) or next(answers)) for place, query in enumerate(block))
+        answers = iter(zip(queries, service.search_many(queries), strict=True))
+        yield from (
+            (one, usual, failed[place]) if place in failed else (one, *next(answers)) for place, one in enumerate(block)
+        )
 
 
 def _unlike(arguments: argparse.Namespace, service: SearchService) -> list[Example]:
@@ -329,11 +330,12 @@ def _example(source: int | bytes, box: Box | None) -> Example:
 
 def _query(arguments: argparse.Namespace, likes: list[Example], away: list[Example], where: Filter | None) -> Query:
     from search import Query
+    from search.sheet import SHEET_K
 
     return Query(
         tuple(likes),
         tuple(away),
-        k=_count(arguments),
+        k=_count(arguments, DEFAULT_K if arguments.sheet is None else SHEET_K),
         radius=arguments.radius,
         metric=arguments.metric,
         ranking=arguments.ranking,
@@ -341,7 +343,7 @@ def _query(arguments: argparse.Namespace, likes: list[Example], away: list[Examp
     )
 
 
-def _count(arguments: argparse.Namespace, default: int = DEFAULT_K) -> int | None:
+def _count(arguments: argparse.Namespace, default: int) -> int | None:
     """Return how many matches are wanted, None for all."""
     if arguments.k is None:
         return default if arguments.radius is None else None

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import SettingsError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from search import SearchResult, SearchService
+    from search import Query, SearchResult, SearchService
 
 SHEETS = Path("contact_sheets")
-SHEET_MATCHES = 50
-"""Matches on one sheet, ten rows of them: a sheet of thousands could not be looked at."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
 """What nobody calls a folder."""
 
@@ -38,28 +33,13 @@ class Sheets:
             )
         self._taken: set[str] = set()
 
-    def write(self, service: SearchService, name: str, likes: Sequence[int | bytes], answer: SearchResult) -> None:
-        """Draw the sheet of one query, called `name`, for `likes` (ids and paths), and say where it is."""
-        from search.sheet import Tile, contact_sheet, printable, save_sheet
+    def write(self, service: SearchService, name: str, query: Query, answer: SearchResult) -> None:
+        """Draw the sheet of one query, called `name`, and say where it is."""
+        from search.sheet import printable, save_sheet, sheet_of
 
-        target = Tile("target", name, self._target(service, likes, answer))
-        matches = [
-            Tile(
-                f"{match.rank} · {match.similarity:.3f}",
-                match.image.name,
-                _opened(service.thumbnail(match.image.image_id)),
-            )
-            for match in answer.matches[:SHEET_MATCHES]
-        ]
         path = self._place if self._is_file else self._place / self._file_name(name)
-        save_sheet(contact_sheet(target, matches), path)
+        save_sheet(sheet_of(service, query, answer, name), path)
         print(f"Contact sheet: {printable(str(path))}", file=sys.stderr)
-
-    def _target(self, service: SearchService, likes: Sequence[int | bytes], answer: SearchResult) -> Image.Image | None:
-        if answer.query_thumbnail is not None:
-            return _opened(answer.query_thumbnail)
-        ids = [like for like in likes if isinstance(like, int)]
-        return _opened(service.thumbnail(ids[0])) if ids else None
 
     def _file_name(self, name: str) -> str:
         """Return a file's name for a query's sheet: no other one of this run has it, whatever the pictures are called."""
@@ -70,14 +50,3 @@ class Sheets:
             file_name = f"{stem}-{number}.png"
         self._taken.add(file_name.casefold())
         return file_name
-
-
-def _opened(jpeg: bytes | None) -> Image.Image | None:
-    """Return the picture of a thumbnail; None where there is none, or it is damaged."""
-    from errors import ImageError
-    from images import Limits, decode_image
-
-    try:
-        return None if jpeg is None else decode_image(jpeg, Limits(len(jpeg), 10_000_000, 1)).image
-    except ImageError:
-        return None

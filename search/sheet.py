@@ -1,21 +1,35 @@
 """The contact sheet: the target at the left, its matches in rows beside it, as one picture.
 
-Owns how a sheet looks and how it becomes a PNG file. Does not own where pictures and names come from. Drawn by Pillow alone,
-so it needs no window. Sources: Pillow's `ImageDraw` and `ImageFont`.
+Owns how a sheet looks, what of a query and its answer stands on it, and how it becomes a PNG file. Does not own what is found.
+Drawn by Pillow alone, so it needs no window. Sources: Pillow's `ImageDraw` and `ImageFont`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from errors import ImageError
+from images import Limits, Wanted, decode_image
+from search.answers import ImageInfo, Match, SearchResult
+from search.queries import Example, Query
 from tables import whole_file
 
+if TYPE_CHECKING:
+    from search.service import SearchService
+
+SHEET_K = 10
+"""Where nothing else is said: as many as the article's picture had."""
+MOST_MATCHES = 50
+"""Ten rows: a sheet of thousands could not be looked at."""
+MOST_TARGETS = 8
+"""Several pictures that are searched with stand in two columns, beside about as many rows of matches."""
 COLUMNS = 5
 TILE = 180
 TARGET = 300
@@ -48,19 +62,88 @@ class Tile:
     box: tuple[float, float, float, float] | None = None
 
 
-def contact_sheet(target: Tile, matches: Sequence[Tile]) -> Image.Image:
-    """Draw `target` at the left and `matches` beside it, `COLUMNS` to a row, in their order. Returns an RGB picture."""
-    rows = -(-len(matches) // COLUMNS)
-    across, down = TILE + GAP, TILE + 2 * LINE + GAP
-    target_height = TARGET if target.picture is None else _fitted(target.picture, TARGET)[1]
-    width = GAP + TARGET + GAP + min(COLUMNS, len(matches)) * across
-    height = GAP + max(target_height + 2 * LINE + GAP, rows * down)
+def sheet_of(service: SearchService, query: Query, answer: SearchResult, name: str = "") -> Image.Image:
+    """Draw what `query` asks with and the first `MOST_MATCHES` of its `answer`. Returns an RGB picture.
+
+    `name` is that of what is asked with, where it comes from outside the collection. Raises `ImageNotFoundError`,
+    `UploadGoneError`.
+    """
+    metric = "" if query.metric == "cosine" else f", {query.metric}"
+    asked = [(f"target{metric}", example) for example in query.like] + [
+        ("less like", example) for example in query.unlike
+    ]
+    name = name if len(query.like) == 1 else ""
+    shown = asked if len(asked) <= MOST_TARGETS else asked[: MOST_TARGETS - 1]
+    targets = [_target(service, title, example, answer, name) for title, example in shown]
+    if len(shown) < len(asked):
+        targets.append(Tile(f"and {len(asked) - len(shown)} more", ""))
+    return contact_sheet(targets, [_match(service, match, answer) for match in answer.matches[:MOST_MATCHES]])
+
+
+def _target(service: SearchService, title: str, example: Example, answer: SearchResult, name: str) -> Tile:
+    """Return the tile of what is searched with; a vector, and one of several uploads, has no picture."""
+    source, box = example.source, example.box
+    jpeg: bytes | None = None
+    if isinstance(source, int):
+        name, jpeg = _called(service.image(source)), service.thumbnail(source)
+    elif isinstance(source, str):
+        kept = service.kept_upload(source)
+        name, jpeg, box = "your picture", kept.thumbnail, kept.box
+    elif isinstance(source, bytes):
+        jpeg = answer.query_thumbnail or _thumbnail(service, source)
+    return Tile(title, name, _opened(jpeg), None if box is None else box.edges)
+
+
+def _thumbnail(service: SearchService, content: bytes) -> bytes | None:
+    """Return a small JPEG of one of several uploads, decoded apart from this process."""
+    settings = service.settings
+    limits = Limits(settings.upload_max_bytes, settings.upload_max_pixels, settings.max_frames)
+    return service.decoders.prepare(content, Wanted(limits, (1, 1), "bilinear", settings.thumbnail_size)).thumbnail
+
+
+def _match(service: SearchService, match: Match, answer: SearchResult) -> Tile:
+    near = f"{match.similarity:.3f}" if answer.metric == "cosine" else f"{match.distance:.4g}"
+    return Tile(f"{match.rank} · {near}", _called(match.image), _opened(service.thumbnail(match.image.image_id)))
+
+
+def _called(image: ImageInfo) -> str:
+    """Return the name of an image with its folder's, which often is what it shows."""
+    return f"{image.folder}/{image.name}" if image.folder else image.name
+
+
+def _opened(jpeg: bytes | None) -> Image.Image | None:
+    """Return the picture of a thumbnail; None where there is none, or it is damaged."""
+    try:
+        return None if jpeg is None else decode_image(jpeg, Limits(len(jpeg), 10_000_000, 1)).image
+    except ImageError:
+        return None
+
+
+def contact_sheet(targets: Sequence[Tile], matches: Sequence[Tile]) -> Image.Image:
+    """Draw `targets` at the left and `matches` beside them, `COLUMNS` to a row, in their order. Returns an RGB picture.
+
+    One target stands there large, several in two columns. A row is as high as its highest picture.
+    """
+    side = TARGET if len(targets) == 1 else (TARGET - GAP) // 2
+    left = list(_laid(targets, TARGET // side, side, GAP))
+    right = list(_laid(matches, COLUMNS, TILE, GAP + TARGET + GAP))
+    width = max([GAP + TARGET, *(x + TILE for x, _, _ in right)]) + GAP
+    height = max(y + high for _, y, high in left + right) + 2 * LINE + GAP
     sheet = Image.new("RGB", (width, height), WHITE)
-    _draw_tile(sheet, target, (GAP, GAP), TARGET, target_height)
-    for number, match in enumerate(matches):
-        row, column = divmod(number, COLUMNS)
-        _draw_tile(sheet, match, (GAP + TARGET + GAP + column * across, GAP + row * down), TILE, TILE)
+    for tiles, places, wide in ((targets, left, side), (matches, right, TILE)):
+        for tile, (x, y, high) in zip(tiles, places, strict=True):
+            _draw_tile(sheet, tile, (x, y), wide, high)
     return sheet
+
+
+def _laid(tiles: Sequence[Tile], columns: int, side: int, left: int) -> Iterator[tuple[int, int, int]]:
+    """Yield of each tile, `side` pixels wide, its left and upper edge and its height without the lines below, from `left` on."""
+    top = GAP
+    for start in range(0, len(tiles), columns):
+        row = tiles[start : start + columns]
+        high = max(side if tile.picture is None else _fitted(tile.picture, side)[1] for tile in row)
+        yield from ((left + column * (side + GAP), top, high) for column in range(len(row)))
+        top += high + 2 * LINE + GAP
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:

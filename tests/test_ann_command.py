@@ -86,6 +86,13 @@ def test_a_picture_gives_a_table_and_a_contact_sheet(
         assert sheet.format == "PNG"
 
 
+def test_a_sheet_that_is_asked_for_has_the_ten_nearest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create_collection(np.eye(14, dtype=np.float32) + 0.1, folder / "vectors").close()
+    for sheet, count in (((), 5), (("--sheet", "ten.png"), 10), (("--sheet", "ten.png", "-k", 3), 3)):
+        assert run(folder / "vectors", "--image-id", 1, "--metric", "euclidean", "--format", "json", *sheet) == 0
+        assert len(rows_of(capsys)) == count
+
+
 def test_every_picture_of_the_test_folder_is_searched_for_without_arguments(
     rsc: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +155,7 @@ def test_ways_to_ask(rsc: Path, folder: Path, capsys: pytest.CaptureFixture[str]
     assert len(names()) == 5
     assert names("--radius", 0.001) == ["3.png"]
     assert names("--radius", 1, "-k", 2, "--metric", "euclidean") == ["3.png"]
+    assert names("-k", 1, "--metric", "chebyshev") == ["3.png"]
     assert set(names("--folder", "even", "-k", "all")) == {"0.png", "2.png", "4.png"}
     assert set(names("--label", "odd", "--min-side", 60, "--orientation", "landscape")) == {"1.png", "3.png", "5.png"}
     assert "5.png" not in names("--unlike", rsc.parent / "photos" / "odd" / "5.png", "-k", "all")
@@ -181,6 +189,7 @@ def test_answers_are_written_into_a_file(rsc: Path, folder: Path, capsys: pytest
         (["--image-id", 1, "-k", "many"], 1, "'many'"),
         (["--image-id", 1, "--radius", -1], 1, "-1"),
         (["--image-id", 1, "--metric", "taxi"], 1, "taxi"),
+        (["--image-id", 1, "--metric", "hamming"], 1, "yes and no"),
         (["--image-id", 1, "--ranking", "best"], 1, "best"),
         (["--image-id", 1, "--box", "0,0,1"], 1, "'0,0,1'"),
         (["--image-id", 1, "--box", "0,0,2,1"], 1, "0, 0, 2, 1"),
