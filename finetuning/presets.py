@@ -19,21 +19,26 @@ from backbones.rows import Head
 class Preset:
     """One recipe: change a copy with `dataclasses.replace`.
 
-    `layer` is the vector that searching takes unless another is asked for. `blocks` top blocks of the base are trained, on
-    `views` versions of each photograph (1: as it is, no augmentation). The share `validation` of each class tells when to stop.
+    `layer` is the vector that searching takes unless another is asked for. The share `validation` of each class tells when to
+    stop: after `patience` epochs that were no better. `blocks` top blocks of the base are trained (0: only what is upon it) on
+    `views` versions of each photograph (1: as it is, no augmentation). Up to `unlabelled` photographs without a label are learnt
+    as "none of these". `optimizer` adam comes with a rate that falls to 0, sgd with a momentum of 0.9.
     """
 
     name: str
     head: Head
     layer: str
     blocks: int
+    validation: float
     views: int
+    unlabelled: int
     head_epochs: int
     epochs: int
     batch_size: int
     optimizer: Literal["adam", "sgd"]
     rate: float
-    validation: float
+    smoothing: float
+    patience: int
 
 
 _ROWS = (
@@ -41,27 +46,33 @@ _ROWS = (
         name="default",
         head=Head(0, True),
         layer="avg_pool",
-        blocks=6,
+        validation=0.15,
+        blocks=4,
         views=4,
+        unlabelled=2000,
         head_epochs=20,
         epochs=10,
         batch_size=32,
         optimizer="adam",
         rate=3e-4,
-        validation=0.15,
+        smoothing=0.1,
+        patience=4,
     ),
     Preset(
         name="article",
         head=Head(512, False),
         layer="scores",
+        validation=0.3,
         blocks=1,
-        views=4,
+        views=1,
+        unlabelled=0,
         head_epochs=20,
         epochs=5,
         batch_size=128,
         optimizer="sgd",
         rate=0.01,
-        validation=0.3,
+        smoothing=0.0,
+        patience=5,
     ),
 )
 
