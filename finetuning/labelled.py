@@ -180,11 +180,11 @@ def _refuse_two_labels(entries: Sequence[tuple[bytes, Given]]) -> None:
         )
 
 
-def keep_readable(labelled: Labelled, settings: Settings, on_progress: Callable[[int, int], None]) -> Labelled:
+def keep_readable(labelled: Labelled, settings: Settings) -> Labelled:
     """Decode every photograph once and leave out those that cannot be."""
     limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
     paths = [photograph.path for photograph in labelled.photographs]
-    reasons = _each(paths, lambda path: _why_unreadable(path, limits), settings, on_progress)
+    reasons = _each(paths, lambda path: _why_unreadable(path, limits), settings)
     judged = list(zip(labelled.photographs, labelled.labels, reasons, strict=True))
     return replace(
         labelled,

@@ -7,6 +7,8 @@ one before (`labelled.py`), so none is in two parts.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +21,6 @@ from finetuning.training import Photograph
 from store import Record, open_store
 from vectors import Ids
 
-UNLABELLED = 2_000
-"""Images of the collection that training sees without their labels, at most, by chance."""
 UNSEEN = 1_000
 """Images of classes that were not learnt which the report looks at, at most, by chance."""
 
@@ -36,7 +36,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Company:
-    """Other images of the collection: those that training sees without labels, and those, with labels, that the report judges by."""
+    """Other images of the collection: `unlabelled` ones that training sees, `unseen` ones that the report judges by."""
 
     unlabelled: tuple[Photograph, ...]
     unseen: tuple[Photograph, ...]
@@ -70,33 +70,45 @@ def split(labels: Sequence[str], *, validation: float, held_out: float, seed: in
     return Parts(*(np.array(sorted(places), dtype=np.int64) for places in (train, stop, judge)))
 
 
-def choose_company(folder: Path, photographs: Sequence[Photograph], classes: Sequence[str], *, seed: int) -> Company:
+def choose_company(
+    folder: Path, photographs: Sequence[Photograph], classes: Sequence[str], *, unlabelled: int, seed: int
+) -> Company:
     """Choose from the collection in `folder`, by chance, images that are none of `photographs`; none without a collection.
 
-    Unseen are images of labels that are not among `classes`; where there are enough images, training sees none of them.
+    Training sees `unlabelled` at most. Unseen are images of labels that are not among `classes`, others than training sees.
     """
     try:
         with contextlib.closing(open_store(folder)) as store:
-            records = [record for record in store.all_records() if record.has_file and record.error_code is None]
+            records = [record for record in store.all_records() if record.error_code is None]
     except CollectionMissingError:
         return Company((), (), ())
     labelled = {photograph.sha256 for photograph in photographs}
-    others = {record.sha256: record for record in records if record.sha256 and record.sha256 not in labelled}
-    shuffled = [list(others.values())[place] for place in np.random.default_rng(seed).permutation(len(others)).tolist()]
-    unseen = _judgeable(
-        [record for record in shuffled if record.label not in {*classes, None}], most=min(UNSEEN, len(others) // 2)
-    )
+    others = list({record.sha256: record for record in records if record.sha256 not in labelled}.values())
+    shuffled = [others[place] for place in np.random.default_rng(seed).permutation(len(others)).tolist()]
+    strange = (record for record in shuffled if record.label not in {*classes, None} and _is_there(record))
+    unseen = _judgeable(list(itertools.islice(strange, min(UNSEEN, len(others) // 2))))
     judged = {record.sha256 for record in unseen}
-    unlabelled = [record for record in shuffled if record.sha256 not in judged][:UNLABELLED]
-    return Company(_photographs(unlabelled), _photographs(unseen), tuple(str(record.label) for record in unseen))
+    rest = (record for record in shuffled if record.sha256 not in judged and _is_there(record))
+    seen = list(itertools.islice(rest, unlabelled))
+    return Company(_photographs(seen), _photographs(unseen), tuple(str(record.label) for record in unseen))
 
 
-def _judgeable(records: Sequence[Record], most: int) -> list[Record]:
-    """Return the first `most` of `records`, without those whose label no other has; none where there is one label only."""
-    first = records[:most]
-    counts = Counter(record.label for record in first)
-    kept = [record for record in first if counts[record.label] > 1]
+def _judgeable(records: Sequence[Record]) -> list[Record]:
+    """Return `records` without those whose label no other has; none where one label is left."""
+    counts = Counter(record.label for record in records)
+    kept = [record for record in records if counts[record.label] > 1]
     return kept if len({record.label for record in kept}) > 1 else []
+
+
+def _is_there(record: Record) -> bool:
+    """Tell whether the file of an image is the one that was indexed."""
+    if not record.has_file:
+        return False
+    try:
+        status = os.stat(record.path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
 
 
 def _photographs(records: Sequence[Record]) -> tuple[Photograph, ...]:
