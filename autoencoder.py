@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,8 @@ from errors import ExportError, ReducerError
 from tables import whole_file
 from vectors import BLOCK_ROWS, Ids, Vectors, principal_axes, unit_vectors
 
-Kind = Literal["autoencoder", "pca"]
+Kind = Literal["autoencoder", "pca", "projection"]
+"""The first two are trained here, on vectors alone; a projection is learnt from labels (`projection`)."""
 FORMAT_VERSION = 1
 HELD_OUT = 0.05
 """Share of the vectors that nothing is fitted to: they tell when to stop, and what a reducer is worth."""
@@ -67,7 +68,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Reducer:
-    """A trained reducer: `matrix` float32 (source_dim, dim). `about` says, for people and programs, what it was trained from."""
+    """A trained reducer: `matrix` float32 (source_dim, dim). `about` says, for people and programs, what it was trained from.
+
+    Autoencoder and PCA keep what is near near, in fewer numbers, and propose candidates. A projection changes what is near:
+    answers are in the order of the vectors it makes (`orders`).
+    """
 
     kind: Kind
     matrix: Vectors
@@ -82,6 +87,11 @@ class Reducer:
     def dim(self) -> int:
         """Length of the vectors that it gives."""
         return int(self.matrix.shape[1])
+
+    @property
+    def orders(self) -> bool:
+        """Whether the vectors that it makes are searched in place of the full ones, and not only for candidates."""
+        return self.kind == "projection"
 
     def apply(self, vectors: npt.NDArray[Any]) -> Vectors:
         """Return `vectors` (n, source_dim), any real type, as unit vectors float32 (n, dim): compare them by cosine.
@@ -308,10 +318,12 @@ def load_reducer(path: Path) -> Reducer:
         raise ReducerError(
             f"The reducer in {path} has format version {version}, this program reads {FORMAT_VERSION}. {again}"
         )
-    usable = matrix.ndim == 2 and 0 < matrix.shape[1] < matrix.shape[0] and matrix.dtype == np.dtype("<f4")
-    if kind not in ("autoencoder", "pca") or not usable or not np.isfinite(matrix).all():
+    # A projection may have as many numbers as short vectors have.
+    narrow = matrix.ndim == 2 and 0 < matrix.shape[1] < matrix.shape[0] + (kind == "projection")
+    usable = narrow and matrix.dtype == np.dtype("<f4") and bool(np.isfinite(matrix).all())
+    if kind not in get_args(Kind) or not usable:
         raise ReducerError(f"The file {path} holds no reducer that can be used ({kind}, {matrix.shape}). {again}")
-    return Reducer("pca" if kind == "pca" else "autoencoder", matrix, about)
+    return Reducer(cast(Kind, kind), matrix, about)
 
 
 if __name__ == "__main__":

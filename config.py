@@ -76,13 +76,13 @@ class Settings:
 
     reducer: str | None = _row(
         None,
-        "what makes the vectors that the index is built over smaller: none, autoencoder, pca (default: the collection's own, "
-        "else none)",
-        choices=("none", "autoencoder", "pca"),
+        "what is made of the vectors before they are indexed: none, smaller ones by autoencoder or pca, or those that labels "
+        "taught, projection (default: the collection's own, else none)",
+        choices=("none", "autoencoder", "pca", "projection"),
     )
     reduced_dim: str = _row(
         "256",
-        "numbers of a smaller vector, or for pca the share of the variance to keep (0.95); used by autoencoder.py",
+        "numbers of such a vector, or for pca the share of the variance to keep (0.95); used by autoencoder.py",
     )
 
     test_folder: Path | None = _row(None, "folder of pictures that `python ann.py` searches for when none is named")

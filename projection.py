@@ -1,20 +1,46 @@
 """Learning a projection of stored vectors from labels: linear discriminant analysis, joined with the vector itself.
 
-Owns how the matrix is fitted, and how its strength is chosen and judged on photographs and classes that it did not see. Does not
-own which labels there are (`reducing`), nor what becomes of the matrix (`autoencoder.Reducer`, `publishing`).
+Owns how the matrix is fitted, and how its strength is chosen and judged on photographs and classes that a fit did not see. Does
+not own which labels there are (`reducing`), nor what becomes of the matrix (`autoencoder.Reducer`, `publishing`).
 
-The discriminant axes of k classes are k numbers, by which those classes are told apart and everything else is lost. So they do not
-replace a vector x but stand beside it: [x, b·xA], A scaled so that labelled vectors have length 1 on average. b is the *strength*. All
-else that the collection holds takes part as one more class, "none of these", so that the axes also tell the classes from it.
-docs/reducers.md has the figures. Source: Fisher's discriminant analysis with a shrunk covariance, as scikit-learn's
-`LinearDiscriminantAnalysis` has it.
+The discriminant axes of k classes are about k numbers, by which those classes are told apart and everything else is lost. So
+they do not replace a vector x but stand beside it: [x, b·xA], A scaled so that labelled vectors have length 1 on average. b is
+the *strength*. Photographs without a label take part as one more class, "none of these", so that the axes also tell the classes
+from all else. Last, the heaviest axes of all stretched vectors are kept, about the origin as by PCA here. All of it is one
+matrix.
+
+The larger the strength, the better the classes are told apart and the worse everything that the fit never saw. So it is the one
+by which photographs held out are found best while classes held out lose at most `MAY_LOSE`. docs/reducers.md has the figures.
+Source: Fisher's discriminant analysis with a shrunk covariance, as scikit-learn's `LinearDiscriminantAnalysis` has it.
 
     python autoencoder.py --reducer projection
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from errors import LabelError
+from vectors import Ids, Vectors, unit_vectors
+
+SHRINKAGE = 0.5
+STRENGTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+USUAL_STRENGTH = 0.7
+"""Where there are too few classes to hold any out, and no other labels."""
+MAY_LOSE = 0.0125
+"""How much mAP classes that a fit did not see may lose. About as much is won back where the heaviest axes are kept."""
+FOLDS = 3
+"""Each class is left out of one fit of three, and half of its photographs out of the two others."""
+LEAST_CLASSES = 4
+MOST_QUERIES = 500
+SEED = 19_360_901
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -30,3 +56,204 @@ class Change:
     def gain(self) -> float:
         """How much the mAP rises; below 0 where it falls."""
         return self.after - self.before
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is learnt from: unit vectors float32 `vectors` (n, dim) with the numbers 0…k-1 of their `classes` (n,).
+
+    `unlabelled` (m, dim), which may be none, are other images of the collection. Where something is known of those,
+    `other_classes` (m,) has numbers of other classes, else -1: no fit sees these, they tell what becomes of all else.
+    """
+
+    vectors: Vectors
+    classes: Ids
+    unlabelled: Vectors
+    other_classes: Ids
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A projection: `matrix` float32 (dim, at most the size asked for), its `strength`, and what it is worth (`reducing`)."""
+
+    matrix: Vectors
+    strength: float
+    held_out: Change | None
+    unseen: Change | None
+    others: Change | None
+
+
+def learn(labelled: Labelled, squares: npt.NDArray[np.float64], dim: int) -> Learned:
+    """Fit a projection to `dim` numbers at most, of the strength that is best here; the same vectors give the same matrix.
+
+    `squares` float64 (source_dim, source_dim) are the products VᵀV of the unit vectors of the collection, or of a sample: they
+    say which axes are heavy. Raises `LabelError` where all photographs of each class are equal.
+    """
+    axes = _discriminant_axes(labelled.vectors, labelled.classes, labelled.unlabelled)
+    questions = list(_questions(labelled, axes))
+    strength = _best_strength(questions)
+    changes: dict[str, list[Change]] = {"held_out": [], "unseen": [], "others": []}
+    for _, same_fit in itertools.groupby(questions, key=lambda question: id(question.axes)):
+        asked = list(same_fit)
+        matrix = _matrix(asked[0].axes, strength, squares, dim)
+        for question in asked:
+            changes[question.about].append(_change(question, matrix))
+    whole = _matrix(axes, strength, squares, dim)
+    return Learned(whole, strength, **{about: _joined(parts) for about, parts in changes.items()})
+
+
+def _discriminant_axes(vectors: Vectors, classes: Ids, unlabelled: Vectors) -> Vectors:
+    """Return A float32 (dim, about k): what tells the classes apart, and from the `unlabelled`."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    both = np.concatenate([vectors, unlabelled])
+    numbers = np.concatenate([classes, np.full(len(unlabelled), -1, dtype=np.int64)])
+    try:
+        fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE).fit(both, numbers)
+    except np.linalg.LinAlgError as error:
+        raise LabelError(
+            "All photographs of each label are equal, so nothing can be learnt of what they have in common. Give each label to "
+            "several different photographs."
+        ) from error
+    axes = np.asarray(fitted.scalings_[:, : len(np.unique(numbers)) - 1], dtype=np.float32)
+    scaled: Vectors = axes / np.linalg.norm(vectors @ axes, axis=1).mean()
+    return scaled
+
+
+def _matrix(axes: Vectors, strength: float, squares: npt.NDArray[np.float64], dim: int) -> Vectors:
+    """Return float32 (source_dim, at most dim): vectors stretched along `axes`, then turned onto their heaviest axes."""
+    from scipy.linalg import eigh
+
+    stretched = np.concatenate([np.eye(len(axes)), strength * axes.astype(np.float64)], axis=1)
+    size = stretched.shape[1]
+    weights, turned = eigh(stretched.T @ squares @ stretched, subset_by_index=[max(0, size - dim), size - 1])
+    turned = turned[:, weights > weights.max() * 1e-10]
+    turned *= np.where(turned[np.abs(turned).argmax(axis=0), np.arange(turned.shape[1])] < 0, -1, 1)
+    return np.ascontiguousarray((stretched @ turned)[:, ::-1][:, : len(axes)], dtype=np.float32)
+
+
+# Judging.
+
+
+@dataclass(frozen=True)
+class _Question:
+    """How well those at `asked` find others of their class among those at `among`, all of `vectors` with their `classes`.
+
+    `axes` were fitted without those that are asked. Vectors of no class (-1) are wrong for all.
+    """
+
+    about: str
+    axes: Vectors
+    vectors: Vectors
+    classes: Ids
+    asked: Ids
+    among: Ids
+
+
+def _questions(labelled: Labelled, axes: Vectors) -> Iterator[_Question]:
+    """Yield what a fit is judged by: photographs and classes left out of fits to the others, and labels that no fit saw."""
+    random = np.random.default_rng(SEED)
+    vectors, classes = labelled.vectors, labelled.classes
+    for fitted, whole in _folds(classes, random):
+        try:
+            part = _discriminant_axes(vectors[fitted], classes[fitted], labelled.unlabelled)
+        except LabelError:  # one photograph of each class, and nothing else to tell them from
+            continue
+        yield from _question("held_out", part, vectors, classes, ~fitted & ~whole, ~fitted, random)
+        yield from _question("unseen", part, vectors, classes, whole, np.ones(len(vectors), dtype=bool), random)
+    both = np.concatenate([labelled.unlabelled, vectors])
+    numbers = np.concatenate([labelled.other_classes, np.full(len(vectors), -1)])
+    yield from _question("others", axes, both, numbers, numbers >= 0, np.ones(len(both), dtype=bool), random)
+
+
+def _folds(classes: Ids, random: np.random.Generator) -> Iterator[tuple[Bools, Bools]]:
+    """Yield which of `classes` (n,) a fit is given, and which it is not given because their whole class is left out.
+
+    Of fewer than four classes none is left out: what tells two from each other is no fit of the kind that is judged.
+    """
+    names = np.unique(classes)
+    whole_of = np.full(len(names), -1) if len(names) < LEAST_CLASSES else random.permutation(len(names)) % FOLDS
+    half = np.zeros(len(classes), dtype=np.int64)
+    for name in names:
+        places = random.permutation(np.flatnonzero(classes == name))
+        half[places] = np.arange(len(places)) % 2
+    for fold in range(FOLDS if len(names) >= LEAST_CLASSES else 2):
+        whole = whole_of[np.searchsorted(names, classes)] == fold
+        # The half of a class that is left out of one fit is given to the next.
+        fitted = ~whole & (half == fold % 2)
+        yield fitted, whole
+
+
+def _question(
+    about: str, axes: Vectors, vectors: Vectors, classes: Ids, asked: Bools, among: Bools, random: np.random.Generator
+) -> Iterator[_Question]:
+    """Yield the question, unless nobody asked has another of its class among the others; of many that ask, some by chance."""
+    answers = np.bincount(classes[among & (classes >= 0)], minlength=int(classes.max(initial=0)) + 1)
+    places = np.flatnonzero(asked)
+    places = places[answers[classes[places]] > among[places]]
+    if len(places):
+        chosen = np.sort(random.permutation(places)[:MOST_QUERIES])
+        yield _Question(about, axes, vectors, classes, chosen, np.flatnonzero(among))
+
+
+def _best_strength(questions: Sequence[_Question]) -> float:
+    """Return the strength by which photographs held out are found best, of those by which nothing else loses too much."""
+    gains = {}
+    for about in ("held_out", "unseen", "others"):
+        asked = [question for question in questions if question.about == about]
+        if asked:
+            gains[about] = np.average(
+                [_by_strength(question) for question in asked],
+                axis=0,
+                weights=[len(question.asked) for question in asked],
+            )
+    held_out = gains.pop("held_out", np.array(STRENGTHS))
+    if not gains:
+        return USUAL_STRENGTH
+    bearable = [place for place in range(len(STRENGTHS)) if min(gain[place] for gain in gains.values()) >= -MAY_LOSE]
+    return STRENGTHS[max(bearable, key=lambda place: float(held_out[place]), default=0)]
+
+
+def _by_strength(question: _Question) -> npt.NDArray[np.float64]:
+    """Return by how much the mAP of a question rises with each of `STRENGTHS`, float64 (s,)."""
+    asked, among = question.vectors[question.asked], question.vectors[question.among]
+    asked_axes, among_axes = asked @ question.axes, among @ question.axes
+    plain, along = asked @ among.T, asked_axes @ among_axes.T
+    squared = np.vecdot(among_axes, among_axes)
+    before = _mean_average_precision(question, plain)
+    return np.array(
+        [
+            _mean_average_precision(question, (plain + b * b * along) / np.sqrt(1 + b * b * squared)) - before
+            for b in STRENGTHS
+        ]
+    )
+
+
+def _change(question: _Question, matrix: Vectors) -> Change:
+    """Answer a question by the vectors as they are and by what `matrix` makes of them."""
+    before, after = (
+        _mean_average_precision(question, vectors[question.asked] @ vectors[question.among].T)
+        for vectors in (question.vectors, unit_vectors(question.vectors @ matrix))
+    )
+    return Change(before, after, len(question.asked), len(np.unique(question.classes[question.asked])))
+
+
+def _joined(parts: Sequence[Change]) -> Change | None:
+    """Return what several fits came to, each image that asked counting once a time; None of nothing."""
+    images = sum(part.images for part in parts)
+    if not images:
+        return None
+    before, after = (sum(getattr(part, name) * part.images for part in parts) / images for name in ("before", "after"))
+    return Change(round(before, 4), round(after, 4), images, max(part.classes for part in parts))
+
+
+def _mean_average_precision(question: _Question, scores: Vectors) -> float:
+    """Return the mAP of `scores` (asked, among), an image itself left out."""
+    averages = []
+    for place, row in zip(question.asked, scores, strict=True):
+        others = question.among != place
+        order = np.argsort(-row[others], kind="stable")
+        right = question.classes[question.among[others][order]] == question.classes[place]
+        ranks = np.flatnonzero(right) + 1
+        averages.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+    return float(np.mean(averages))

@@ -1,29 +1,39 @@
 """Publishing a generation: everything that is computed from the vectors of one key, as one finished set; and opening its index.
 
-Owns which parts a generation has and when they must be computed again, and how a view (groups, duplicates, map) joins the
-published one. Does not own the parts (`ann`, `autoencoder`, `ranking`, `calibration`, `views/`), nor how a folder becomes the
-published one (`store`).
+Owns which parts a generation has and when they must be computed again, which vectors it is searched by (the network's own, or
+what a projection makes of them), and how a view (groups, duplicates, map) joins the published one. Does not own the parts
+(`ann`, `autoencoder`, `ranking`, `calibration`, `views/`), nor how a folder becomes the published one (`store`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ann import Index, IndexManifest, IndexOptions, Reduction, build_index, is_complete, load_index
+from autoencoder import Reducer, load_reducer
 from calibration import measure_calibration
 from config import Settings
+from errors import DamagedCollectionError
 from ranking import STOPPED, build_kind_ranking
 from ranking import is_complete as ranking_is_complete
 from store import Generation, Snapshot, Store, StoreWriter
 from store.copying import link_or_copy
+from store.formats import VECTOR_DTYPE, widened
+from vectors import BLOCK_ROWS
 
 REDUCER_FILE = "reducer.npz"
+PROJECTED_FILE = "projected.f16"
+"""What a projection makes of the vectors file: a row for each of its rows, so that images have the same row in both."""
 LONG = 10_000
 """From so many images on, building takes long enough to say what is going on."""
 
@@ -45,33 +55,41 @@ def publish(
     long. Raises `IndexBuildError` when an index is asked for that is not installed, `DiskFullError`.
     """
     stop = stop or threading.Event()
-    snapshot = writer.snapshot(key)
+    own = writer.snapshot(key)
     current = writer.last_generation()
     if stop.is_set() and current is not None and current.manifest["vectors_key"] != key:
         return None
     options = IndexOptions(settings.index, settings.trees, settings.search_k)
     reducer_file = _wanted_reducer(writer, key, settings, current, on_note)
-    reduction = None if reducer_file is None else _reduction(reducer_file)
+    reducer = None if reducer_file is None else _Named.load(reducer_file)
+    projection = reducer if reducer is not None and reducer.reducer.orders else None
     # Which image has which vector: the published generation is still true when this is the same.
-    digest = hashlib.sha256(snapshot.ids.tobytes() + snapshot.rows.tobytes()).hexdigest()
+    digest = hashlib.sha256(own.ids.tobytes() + own.rows.tobytes()).hexdigest()
     manifest: dict[str, Any] = {
         "vectors_key": key,
-        "vectors_digest": digest,
-        "images": len(snapshot),
-        "reducer": None
-        if reduction is None
-        else {"kind": _kind(reducer_file), "name": reduction.name, "dim": reduction.dim},
+        "vectors_digest": digest if projection is None else f"{digest}+{projection.name}",
+        "images": len(own),
+        "reducer": None if reducer is None else reducer.about,
     }
+    if projection is not None:
+        manifest["projected"] = asdict(_Projected(projection.name, own.file, len(own.matrix), projection.reducer.dim))
     before = current if current is not None and current.manifest["vectors_key"] == key else None
-    if before is not None and _says_the_same(before, manifest, snapshot, options):
+    searched_file = own.file if projection is None else f"{own.file}+{projection.name}"
+    if before is not None and _says_the_same(before, manifest, searched_file, options):
         return before.manifest
     with writer.new_generation(manifest) as folder:
         manifest["views"] = {} if before is None else _carry_views(before, folder)
         if reducer_file is not None:
             link_or_copy(reducer_file, folder / REDUCER_FILE)
+        snapshot = own
+        if projection is not None:
+            if len(own) >= LONG:
+                on_step(f"Projecting {len(own):,} vectors …")
+            snapshot = _project(own, projection, folder, before)
         if len(snapshot) >= LONG:
             on_step(f"Building an index over {len(snapshot):,} images …")
         previous = None if before is None else (before.folder, IndexManifest(**before.manifest["index"]))
+        reduction = None if reducer is None or projection is not None else reducer.reduction
         index = build_index(snapshot, folder, options, reduction=reduction, previous=previous, stop=stop)
         manifest["index"] = asdict(index)
         calibration = measure_calibration(snapshot)
@@ -104,6 +122,17 @@ def view_of(generation: Generation, name: str) -> View | None:
     """Return the view `name` of a generation, or None where it was not computed yet."""
     entry = generation.manifest.get("views", {}).get(name)
     return None if entry is None else View(**entry)
+
+
+def is_current(generation: Generation, name: str, view: View) -> bool:
+    """Tell whether the view `name` was computed of the vectors that the generation is searched by.
+
+    Duplicates are always found by the network's own vectors: of these alone theirs must be.
+    """
+    ours, theirs = str(generation.manifest["vectors_digest"]), view.vectors_digest
+    if name == "duplicates":
+        ours, theirs = ours.partition("+")[0], theirs.partition("+")[0]
+    return ours == theirs
 
 
 def publish_view(
@@ -162,16 +191,18 @@ def _build_ranking(
     return build_kind_ranking(snapshot, folder, labels=in_order, matches=matches, previous=previous, stop=stop)
 
 
-def _says_the_same(current: Generation, manifest: Mapping[str, Any], snapshot: Snapshot, options: IndexOptions) -> bool:
+def _says_the_same(current: Generation, manifest: Mapping[str, Any], file: str, options: IndexOptions) -> bool:
     """Tell whether a generation holds all that would be computed now. One of an older version lacks parts."""
     index, ranking = IndexManifest(**current.manifest["index"]), current.manifest.get("ranking")
     if ranking is None or "calibration" not in current.manifest:
         return False
-    if index.vectors_file != snapshot.file or index.options != asdict(options):
+    if index.vectors_file != file or index.options != asdict(options):
         return False
     # A build that failed is tried again; one that failed its self-test would only fail it again.
     settled = (not index.reason or index.self_test is not None) and ranking["reason"] != STOPPED
     complete = is_complete(current.folder, index) and ranking_is_complete(current.folder, ranking)
+    if "projected" in manifest:
+        complete = complete and _Projected(**manifest["projected"]).lies_in(current.folder)
     return settled and complete and manifest.items() <= {"reducer": None, **current.manifest}.items()
 
 
@@ -198,24 +229,130 @@ def _wanted_reducer(
     return path
 
 
-def _kind(path: Path | None) -> str:
-    return "none" if path is None else path.stem
+@dataclass(frozen=True)
+class _Named:
+    """A reducer, and a name that no other has."""
+
+    name: str
+    reducer: Reducer
+
+    @staticmethod
+    def load(path: Path) -> _Named:
+        reducer = load_reducer(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return _Named(f"{reducer.kind}-{reducer.dim}-{digest[:12]}", reducer)
+
+    @property
+    def reduction(self) -> Reduction:
+        return Reduction(self.name, self.reducer.dim, self.reducer.apply)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        told = {"kind": self.reducer.kind, "name": self.name, "dim": self.reducer.dim}
+        classes = self.reducer.about.get("classes")
+        return told if classes is None else {**told, "classes": len(classes), "learnt_from": sum(classes.values())}
 
 
-def _reduction(path: Path) -> Reduction:
-    from autoencoder import load_reducer
-
-    reducer = load_reducer(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Reduction(f"{reducer.kind}-{reducer.dim}-{digest[:12]}", reducer.dim, reducer.apply)
+# What is searched.
 
 
-def open_index(store: Store, generation: Generation) -> Index:
-    """Open the index of `generation` over the vectors committed now, with the reducer it was built with.
+@dataclass(frozen=True)
+class Searched:
+    """The vectors that a generation is searched by: `snapshot`, with its ids, rows and dim; `own` are the network's own.
+
+    Both are the same, and `projection` None, but where labels taught a projection.
+    """
+
+    snapshot: Snapshot
+    own: Snapshot
+    projection: Reducer | None = None
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """What the manifest says of `PROJECTED_FILE`: the projection's name, and which rows of which vectors file it holds."""
+
+    name: str
+    file: str
+    rows: int
+    dim: int
+
+    def lies_in(self, folder: Path) -> bool:
+        path = folder / PROJECTED_FILE
+        return path.is_file() and path.stat().st_size == self.rows * self.dim * VECTOR_DTYPE.itemsize
+
+    def open(self, folder: Path) -> npt.NDArray[np.float16]:
+        """Map the rows, read-only. Raises `DamagedCollectionError`."""
+        if not self.lies_in(folder):
+            raise DamagedCollectionError(
+                f"The projected vectors in {folder} are damaged. Run `python img2vec.py` again: it makes them anew."
+            )
+        if not self.rows:
+            return np.empty((0, self.dim), dtype=VECTOR_DTYPE)
+        return np.memmap(folder / PROJECTED_FILE, dtype=VECTOR_DTYPE, mode="r", shape=(self.rows, self.dim))
+
+
+def searched(store: Store, generation: Generation) -> Searched:
+    """Return the vectors committed now as `generation` is searched: those that came since are projected here and now.
 
     Raises `DamagedCollectionError`, `ReducerError`.
     """
-    snapshot = store.snapshot(generation.manifest["vectors_key"])
+    own = store.snapshot(generation.manifest["vectors_key"])
+    told = generation.manifest.get("projected")
+    if told is None:
+        return Searched(own, own)
+    projected, projection = _Projected(**told), load_reducer(generation.folder / REDUCER_FILE)
+    count = len(own.matrix)
+    # A vectors file that was compacted since has other rows.
+    matrix = projected.open(generation.folder)[:count] if projected.file == own.file else None
+    known = 0 if matrix is None else len(matrix)
+    if matrix is None or known < count:
+        parts = [*_projected_blocks(own, projection, known)]
+        matrix = np.concatenate(parts if matrix is None else [matrix, *parts])
+    return Searched(replace(own, matrix=matrix, file=f"{own.file}+{projected.name}"), own, projection)
+
+
+def searched_snapshot(store: Store, generation: Generation) -> Snapshot:
+    """Return the vectors committed now as `generation` is searched: groups and maps are of these. Raises as `searched`."""
+    return searched(store, generation).snapshot
+
+
+def _projected_blocks(own: Snapshot, projection: Reducer, first: int) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield what `projection` makes of the rows of the vectors file from `first` on."""
+    for start in range(first, len(own.matrix), BLOCK_ROWS):
+        yield projection.apply(widened(np.asarray(own.matrix[start : start + BLOCK_ROWS]))).astype(VECTOR_DTYPE)
+
+
+def _project(own: Snapshot, projection: _Named, folder: Path, before: Generation | None) -> Snapshot:
+    """Write the projected vectors into a generation's `folder`, those that the generation `before` has carried over."""
+    path, dim = folder / PROJECTED_FILE, projection.reducer.dim
+    known = 0
+    told = None if before is None else before.manifest.get("projected")
+    if before is not None and told is not None:
+        projected = _Projected(**told)
+        same = (projected.name, projected.file) == (projection.name, own.file) and projected.lies_in(before.folder)
+        if same and projected.rows <= len(own.matrix):
+            known = projected.rows
+            # A link would let what is added now grow the file of the generation before.
+            link_or_copy(before.folder / PROJECTED_FILE, path) if known == len(own.matrix) else shutil.copyfile(
+                before.folder / PROJECTED_FILE, path
+            )
+    if known < len(own.matrix):
+        with open(path, "ab") as file:
+            for block in _projected_blocks(own, projection.reducer, known):
+                file.write(block.tobytes())
+    path.touch()
+    projected = _Projected(projection.name, own.file, len(own.matrix), dim)
+    return replace(own, matrix=projected.open(folder), file=f"{own.file}+{projection.name}")
+
+
+def open_index(store: Store, generation: Generation, found: Searched | None = None) -> Index:
+    """Open the index of `generation` over the vectors committed now (`found`, where they are known), as it was built.
+
+    Raises `DamagedCollectionError`, `ReducerError`.
+    """
+    found = found or searched(store, generation)
     manifest = IndexManifest(**generation.manifest["index"])
-    reduction = _reduction(generation.folder / REDUCER_FILE) if manifest.reducer else None
-    return load_index(snapshot, generation.folder, manifest, reduction)
+    reduction = _Named.load(generation.folder / REDUCER_FILE).reduction if manifest.reducer else None
+    return load_index(found.snapshot, generation.folder, manifest, reduction)

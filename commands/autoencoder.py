@@ -14,21 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import Settings, add_setting_arguments, settings_from_arguments
-from errors import ExportError, LookalikeError
+from errors import ExportError, LookalikeError, ReducerError
 
 if TYPE_CHECKING:
     from autoencoder import Epoch
     from comparing import Comparison, Line
-    from reducing import Reduced
+    from reducing import LearnedProjection, Reduced
 
+PROJECTION = "projection"
 SETTINGS = ("rsc_files", "reducer", "reduced_dim", "index", "trees", "search_k")
 EPILOG = """examples:
   python autoencoder.py                                        train the autoencoder (256 numbers) and use it
   python autoencoder.py --reducer pca --reduced-dim 0.95       PCA that keeps 95 % of the variance
+  python autoencoder.py --reducer projection                   learn from labels: those given in the pages, else folders' names
+  python autoencoder.py --reducer projection --labels FILE.csv … or those of a file
   python autoencoder.py --reducer none                         no reducer; what was trained stays on disk
   python autoencoder.py --compare                              what each would cost and find; changes nothing
 
-The index is built over the smaller vectors and only proposes candidates: every answer is put in order by the full ones."""
+With the autoencoder or PCA the index is built over smaller vectors and only proposes candidates: every answer is put in order by
+the full ones. A projection puts answers in another order: that of vectors in which labelled kinds of image lie apart."""
 EPOCHS_A_LINE = 10
 COMPARISON_PLOT = "comparison.png"
 PROJECTED_TEXT = (
@@ -44,7 +48,11 @@ def main(argv: Sequence[str]) -> int:
     )  # TensorFlow's talk of processors, which comes when it is imported
     try:
         settings = settings_from_arguments(arguments)
-        return _compare(arguments, settings) if arguments.compare else _reduce(arguments, settings)
+        if arguments.labels is not None and settings.reducer != PROJECTION:
+            raise ReducerError("Only a projection learns from labels: --reducer projection --labels FILE.csv")
+        if arguments.compare:
+            return _compare(arguments, settings)
+        return _learn(arguments, settings) if settings.reducer == PROJECTION else _reduce(arguments, settings)
     except KeyboardInterrupt:
         print("\nautoencoder.py: stopped; everything is as it was.", file=sys.stderr)
         return 130
@@ -58,12 +66,19 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="autoencoder.py",
-        description="Make the vectors that the index is built over smaller, by an autoencoder or PCA trained on the collection.",
+        description="Make the vectors that the index is built over smaller, by an autoencoder or PCA trained on the collection; "
+        "or better for your kinds of image, by a projection that labels teach.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--compare", action="store_true", help="measure full vectors, autoencoder and PCA on this collection, then stop"
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE.csv",
+        help="labels for --reducer projection: a column of paths, or of their ends, and a column of labels",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -86,6 +101,76 @@ def _reduce(arguments: argparse.Namespace, settings: Settings) -> int:
         _plot_losses(reduced.history, plot)
     print(json.dumps(_report(reduced, plot), indent=2) if arguments.json else _report_text(reduced, plot, settings))
     return 0
+
+
+def _learn(arguments: argparse.Namespace, settings: Settings) -> int:
+    from reducing import learn_projection
+
+    silent = arguments.quiet or arguments.json
+    learned = learn_projection(
+        settings,
+        _labels(arguments.labels, settings),
+        on_step=_show_nothing if silent else lambda step: print(step, file=sys.stderr, flush=True),
+        on_note=lambda note: print(f"NOTE: {note}", file=sys.stderr),
+    )
+    if arguments.json:
+        print(json.dumps(_learned_report(learned), indent=2))
+    else:
+        print(_learned_text(learned, settings))
+    return 0
+
+
+def _labels(file: Path | None, settings: Settings) -> dict[int, str]:
+    """Return the labels of a CSV file, else those that people gave, else the folders' names, by image id."""
+    from evaluation import read_labels
+    from reducing import known_labels
+    from store import open_store
+
+    with contextlib.closing(open_store(settings.rsc_files)) as store:
+        if file is None:
+            return known_labels(store)
+        records = [record for record in store.all_records() if record.error_code is None]
+    labels, unknown = read_labels(file, records)
+    if unknown:
+        print(f"NOTE: {unknown:,} rows of {file} name no image of the collection.", file=sys.stderr)
+    return {record.image_id: label for record, label in zip(records, labels, strict=True) if label is not None}
+
+
+def _learned_report(learned: LearnedProjection) -> dict[str, Any]:
+    report = asdict(learned)
+    generation = report.pop("generation")
+    return {
+        "reducer": PROJECTION,
+        **report,
+        "learnt_from": learned.learnt_from,
+        "seconds": round(learned.seconds, 3),
+        "images": generation.get("images"),
+        "index": generation.get("index"),
+    }
+
+
+def _learned_text(learned: LearnedProjection, settings: Settings) -> str:
+    index, dim = learned.generation.get("index") or {}, learned.generation["reducer"]["dim"]
+    how = "learnt now" if learned.trained else "learnt before from the same labels and vectors"
+    lines = [
+        f"Reducer:  projection to {dim} numbers, {how}",
+        f"Labels:   {learned.learnt_from:,} photographs of {len(learned.classes):,} classes; strength {learned.strength:g}",
+    ]
+    for change, what in (
+        (learned.held_out, "photographs left out of a fit"),
+        (learned.unseen, "classes left out of a fit"),
+        (learned.others, "images with other labels"),
+    ):
+        if change is not None:
+            figures = f"mAP {change.before:.3f} before, {change.after:.3f} after"
+            lines.append(f"Judged:   {figures} ({change.images:,} {what})")
+    if learned.warning:
+        lines.append(f"WARNING:  {learned.warning}")
+    lines.append(f"Index:    {learned.generation.get('images', 0):,} images, {_index_text(index)}")
+    lines.append(f"Time:     {learned.seconds:,.1f} s")
+    lines.append(f"Search:   python app.py{_folder_option(settings)}")
+    lines.append(f"Back:     python autoencoder.py --reducer none{_folder_option(settings)}")
+    return "\n".join(lines)
 
 
 def _show_nothing(shown: object) -> None:

@@ -212,11 +212,11 @@ def _generation(store: Store) -> Generation:
 
 def _published(store: Store, generation: Generation, options: DuplicateOptions) -> Duplicates | None:
     """Return the published duplicates where they were found by these options among the images that are there now, else None."""
-    from publishing import view_of
+    from publishing import is_current, view_of
     from views.duplicates import VIEW, open_duplicates
 
     view = view_of(generation, VIEW)
-    if view is None or view.vectors_digest != generation.manifest["vectors_digest"]:
+    if view is None or not is_current(generation, VIEW, view):
         return None
     wanted = {name: value for name, value in asdict(options).items() if value is not None}
     if not wanted.items() <= view.options.items():

@@ -149,9 +149,9 @@ def build_index(
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an unused build left: it may be what filled the disk."""
-    for path in folder.iterdir():
-        path.unlink()
+    """Remove what an unused build left: it may be what filled the disk. What else a generation has lies there, too."""
+    for name in (*(f"index.{kind}" for kind in KINDS), "ids.npy", "rows.npy", PROJECTION, REDUCED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _choose_kind(wanted: str, count: int) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from ann import IndexManifest
 from img2vec import LAST_RUN
 from pipeline import show_path
-from publishing import view_of
+from publishing import is_current, view_of
 from search.service import SearchService
 from store import Generation, Store, VectorsManifest
 
@@ -125,8 +125,7 @@ def _view(generation: Generation, name: str) -> ViewState | None:
     view = view_of(generation, name)
     if view is None:
         return None
-    is_current = view.vectors_digest == generation.manifest["vectors_digest"]
-    return ViewState(name, view.created_at, view.images, is_current)
+    return ViewState(name, view.created_at, view.images, is_current(generation, name, view))
 
 
 def disk_use(folder: Path) -> dict[str, int]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from ann import Index, IndexManifest, Neighbours
 from calibration import Calibration
-from errors import NoOriginalError, OriginalGoneError
+from errors import NoOriginalError, OriginalGoneError, QueryError
+from publishing import Searched
 from ranking import PLAIN_PLACES, KindRanking
 from search.embedding import Embedder
 from search.queries import Query, RankingName
@@ -30,13 +31,30 @@ class Loaded:
     vectors: VectorsManifest
     manifest: IndexManifest
     store: Store
-    snapshot: Snapshot
+    searched: Searched
     index: Index
     embedder: Embedder
     kind: KindRanking | None
     calibration: Calibration | None
     opened: dict[object, object] = field(default_factory=dict)
     """What `SearchService.opened` has opened of this generation."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the vectors that are searched."""
+        return self.searched.snapshot
+
+    def as_searched(self, vectors: Vectors) -> Vectors:
+        """Return vectors (n, dim) as the network makes them, of any query, as those that are searched: float32 (n, searched dim).
+
+        Raises `QueryError` for another length than the network's.
+        """
+        if vectors.shape[1] != self.vectors.dim:
+            raise QueryError(
+                f"The vector has {vectors.shape[1]:,} numbers, but those of this collection have {self.vectors.dim:,}."
+            )
+        projection = self.searched.projection
+        return vectors if projection is None else projection.apply(vectors)
 
     @property
     def rankings(self) -> tuple[RankingName, ...]:

@@ -39,7 +39,8 @@ PICTURES_AT_ONCE = 32
 
 @dataclass
 class Looked:
-    """What became of n images: `vectors` float32 (m, dim) of those m whose `places` in the list are named, in order.
+    """What became of n images: `vectors` float32 (m, dim), as they are searched, of those m whose `places` in the list are named,
+    in order.
 
     `ids`: which image of the collection each is, None for others; `labels`: what each is called; `errors`: what is wrong with
     the others, by place.
@@ -67,7 +68,7 @@ def look(loaded: Loaded, settings: Settings, given: Sequence[Source], box: Box |
             elif image_id is not None:
                 looked.vectors[place] = loaded.snapshot.take(np.array([loaded.snapshot.position(image_id)]))[0]
             elif isinstance(source, np.ndarray) and source.dtype.kind == "f":
-                looked.vectors[place] = _checked(source, loaded.snapshot.dim)
+                looked.vectors[place] = _checked(loaded, source)
             else:
                 waiting.append((place, _picture(loaded, settings, source)))
         except (ImageError, ImageNotFoundError, NoNetworkError, QueryError) as error:
@@ -118,15 +119,14 @@ def _has_changed(record: Record) -> bool:
     return record.has_file and (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns)
 
 
-def _checked(vector: Vectors, dim: int) -> Vectors:
-    if len(vector) != dim:
-        raise QueryError(f"The vector has {len(vector):,} numbers, but those of this collection have {dim:,}.")
+def _checked(loaded: Loaded, vector: Vectors) -> Vectors:
     with np.errstate(over="ignore"):
         numbers = vector.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         raise QueryError(f"The vector holds {vector[bad[0]]} at place {bad[0]}: it must be finite numbers.")
-    return numbers
+    searched: Vectors = loaded.as_searched(numbers[None])[0]
+    return searched
 
 
 def _part(loaded: Loaded, settings: Settings, source: Source, image_id: int | None, box: Box) -> Image.Image:
@@ -191,5 +191,6 @@ def _label(loaded: Loaded, source: Source, image_id: int | None, place: int) -> 
 def _embed(loaded: Loaded, waiting: list[tuple[int, Image.Image]], vectors: Vectors) -> None:
     """Fill in the vectors of the pictures that wait, and let them go."""
     if waiting:
-        vectors[[place for place, _ in waiting]] = loaded.embedder.vectors([picture for _, picture in waiting])
+        made = loaded.embedder.vectors([picture for _, picture in waiting])
+        vectors[[place for place, _ in waiting]] = loaded.as_searched(made)
         waiting.clear()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -33,7 +33,7 @@ from errors import (
 )
 from images import Decoders, Limits, Wanted
 from networks import classes_of
-from publishing import open_index
+from publishing import open_index, searched
 from ranking import load_kind_ranking
 from search.answers import CollectionStatus, ImageInfo, Match, SearchResult, image_info
 from search.embedding import Embedder
@@ -57,7 +57,7 @@ _Opened = TypeVar("_Opened")
 
 @dataclass(frozen=True)
 class _Seen:
-    """An example as a vector float32 (dim,), and what may be shown of it."""
+    """An example as a vector float32 (dim,), of the network or as it is searched, and what may be shown of it."""
 
     vector: Vectors
     width: int | None = None
@@ -144,11 +144,12 @@ class SearchService:
             self.decoders.warm()
             embedder.load()
         manifest = IndexManifest(**generation.manifest["index"])
-        index = open_index(store, generation)
+        found = searched(store, generation)
+        index = open_index(store, generation, found)
         kind = load_kind_ranking(index.snapshot, generation.folder, generation.manifest.get("ranking"))
         measured = generation.manifest.get("calibration")
         calibration = None if measured is None else Calibration(**measured)
-        return Loaded(stamp, generation, vectors, manifest, store, index.snapshot, index, embedder, kind, calibration)
+        return Loaded(stamp, generation, vectors, manifest, store, found, index, embedder, kind, calibration)
 
     def _opened_store(self) -> Store:
         """Return the store of what was loaded before, unless the collection was made anew since: its files are others then."""
@@ -333,6 +334,15 @@ class SearchService:
     # Examples as vectors.
 
     def _seen(self, loaded: Loaded, example: Example, *, thumbnail: bool = False) -> _Seen:
+        """Return an example with its vector as it is searched: that of an indexed image lies there, others are made so."""
+        if isinstance(example.source, int) and example.box is None:
+            record = loaded.store.record(example.source)
+            place = loaded.snapshot.position(example.source)
+            return _Seen(loaded.snapshot.take(np.array([place]))[0], record.width, record.height)
+        seen = self._seen_by_network(loaded, example, thumbnail=thumbnail)
+        return replace(seen, vector=loaded.as_searched(seen.vector[None])[0])
+
+    def _seen_by_network(self, loaded: Loaded, example: Example, *, thumbnail: bool) -> _Seen:
         source = example.source
         if isinstance(source, bytes):
             settings = self.settings
@@ -342,15 +352,9 @@ class SearchService:
             kept = self.kept_upload(source)
             return _Seen(kept.vector, kept.width, kept.height, kept.thumbnail)
         if not isinstance(source, int):
-            if len(source) != loaded.snapshot.dim:
-                raise QueryError(
-                    f"The vector has {len(source):,} numbers, but those of this collection have {loaded.snapshot.dim:,}."
-                )
             return _Seen(source.astype(np.float32))
         record = loaded.store.record(source)
-        place = loaded.snapshot.position(source)
-        if example.box is None:
-            return _Seen(loaded.snapshot.take(np.array([place]))[0], record.width, record.height)
+        loaded.snapshot.position(source)  # what is not searched is no image
         return self._part_of_original(loaded, record, example, thumbnail=thumbnail)
 
     def _part_of_original(self, loaded: Loaded, record: Record, example: Example, *, thumbnail: bool) -> _Seen:
@@ -394,7 +398,8 @@ class SearchService:
         """
         loaded = self.ready()
         with self._places.place():
-            seen = self._seen(loaded, Example(content, box), thumbnail=True)
+            # The network's own vector is kept: it serves whatever projection is searched by next.
+            seen = self._seen_by_network(loaded, Example(content, box), thumbnail=True)
         if seen.thumbnail is None or seen.width is None or seen.height is None:
             raise QueryError("Only a picture can be kept.")
         return self._uploads.keep(
@@ -422,7 +427,7 @@ class SearchService:
         loaded.embedder.load()
         image, other = self.looked_at(Example(image_id)), self.looked_at(like)
         store, network = loaded.store, loaded.embedder.network
-        return self._explainer.explain(network, store.models_folder, loaded.snapshot, image, other)
+        return self._explainer.explain(network, store.models_folder, loaded.searched.own, image, other)
 
     def looked_at(self, example: Example) -> Looked:
         """Return the small picture that is kept of an example, and the part of it that is meant. Raises as `explain`."""

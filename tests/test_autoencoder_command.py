@@ -189,7 +189,14 @@ def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert all(
-        option in text for option in ("--reducer {none,autoencoder,pca}", "--reduced-dim", "--compare", "--json")
+        option in text
+        for option in (
+            "--reducer {none,autoencoder,pca,projection}",
+            "--reduced-dim",
+            "--labels",
+            "--compare",
+            "--json",
+        )
     )
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from clusters import DEFAULT_SIM, ClusterOptions, Tree, best_sim, build_tree, cut, save_tree
 from errors import DamagedCollectionError, EmptyCollectionError, OptionError
-from publishing import View, publish_view, view_of
+from publishing import View, publish_view, searched_snapshot, view_of
 from ranking import load_kind_ranking
 from store import Generation, Record, Snapshot, StoreWriter, name_group, named_groups
 from store.copying import link_or_copy
@@ -111,7 +111,7 @@ def build_groups(
     groups. `on_step` is called with what is begun, where it takes long. Raises `OptionError`, `EmptyCollectionError`,
     `DiskFullError`.
     """
-    snapshot = writer.snapshot(generation.manifest["vectors_key"])
+    snapshot = searched_snapshot(writer, generation)
     if not len(snapshot):
         raise EmptyCollectionError('The collection holds no image yet. Add some: python img2vec.py "folder/*"')
     before = _previous(generation)

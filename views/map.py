@@ -20,7 +20,7 @@ import map2d
 from atlases import build_atlases
 from errors import EmptyCollectionError, OptionError, ViewMissingError
 from map2d import LAYOUTS, Layout, Progress
-from publishing import View, publish_view, view_of
+from publishing import View, publish_view, searched_snapshot, view_of
 from store import Generation, Snapshot, Store, StoreWriter
 from vectors import BLOCK_ROWS, Ids, Vectors, unit_vectors
 
@@ -121,7 +121,7 @@ class _Plan:
 
 def _plan(store: Store, generation: Generation, options: MapOptions, *, again: bool) -> _Plan:
     check_options(options)
-    snapshot = store.snapshot(generation.manifest["vectors_key"])
+    snapshot = searched_snapshot(store, generation)
     if not len(snapshot):
         raise EmptyCollectionError(
             "The collection holds no image that could be on a map. Run `python img2vec.py` first."
@@ -254,7 +254,7 @@ def open_map(store: Store, generation: Generation) -> Map:
     view = view_of(generation, NAME)
     if view is None:
         raise ViewMissingError("The map has not been computed yet. Run: python map2d.py")
-    snapshot = store.snapshot(generation.manifest["vectors_key"])
+    snapshot = searched_snapshot(store, generation)
     with np.load(generation.folder / FILE) as saved:
         kept, old = _places_kept(saved, snapshot)
         placed = np.ones(len(snapshot), dtype=np.bool_)
@@ -278,10 +278,17 @@ def open_map(store: Store, generation: Generation) -> Map:
 def _places_kept(saved: Any, snapshot: Snapshot) -> tuple[Ids, Ids]:
     """Return which images of the snapshot are on the saved map by the same vector, and which of its images these are."""
     _, kept, old = np.intersect1d(snapshot.ids, saved["ids"], assume_unique=True, return_indices=True)
-    if str(saved["vectors_file"]) == snapshot.file:  # else it was compacted since, and rows cannot be compared
+    # Else it was compacted since, and rows cannot be compared. What a projection makes of a file has the same rows.
+    if _file_and_projection(str(saved["vectors_file"]))[0] == _file_and_projection(snapshot.file)[0]:
         same = snapshot.rows[kept] == saved["rows"][old]
         kept, old = kept[same], old[same]
     return kept.astype(np.int64), old.astype(np.int64)
+
+
+def _file_and_projection(name: str) -> tuple[str, str]:
+    """Return which vectors file a snapshot's `file` names, and which projection of it, if one."""
+    file, _, projection = name.partition("+")
+    return file, projection
 
 
 def _side(saved: Any, name: str) -> int:
@@ -300,14 +307,21 @@ class _New:
     def __init__(self, store: Store, snapshot: Snapshot, saved: Any, kept: Ids, old: Ids) -> None:
         self.saved, self.kept, self.old = saved, kept, old
         self.came = np.setdiff1d(np.arange(len(snapshot)), kept)
-        axes: Vectors = saved["axes"]
+        self.points, self.known = self._points(snapshot)
+        self.times = times_taken(store, snapshot.ids)[self.came]
+
+    def _points(self, snapshot: Snapshot) -> tuple[Vectors, Vectors]:
+        """Return where those that came are among those that are on the map, by principal components."""
+        made_of, now = str(self.saved["vectors_file"]), snapshot.file
+        if _file_and_projection(made_of)[1] != _file_and_projection(now)[1]:  # what is near is another thing since
+            points, _ = map2d.principal_components(snapshot)
+            return points[self.came], points[self.kept]
+        axes: Vectors = self.saved["axes"]
         blocks = (
             unit_vectors(snapshot.take(self.came[start : start + BLOCK_ROWS])) @ axes
             for start in range(0, len(self.came), BLOCK_ROWS)
         )
-        self.points = np.concatenate(list(blocks))
-        self.known: Vectors = saved["points"][old]
-        self.times = times_taken(store, snapshot.ids)[self.came]
+        return np.concatenate(list(blocks)), self.saved["points"][self.old]
 
     def places(self, name: str) -> npt.NDArray[Any]:
         """Return their positions, or cells, in one layout."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from duplicates import DuplicateOptions
-from publishing import View, view_of
+from publishing import View, is_current, view_of
 from store import Generation, StoreWriter
 from views import duplicates, grouping, groups
 from views import map as maps
@@ -42,7 +42,7 @@ def renew_views(
 
 
 def _is_old(name: str, view: View, generation: Generation) -> bool:
-    if view.vectors_digest == generation.manifest["vectors_digest"]:
+    if is_current(generation, name, view):
         return False
     if name != maps.NAME:
         return True
