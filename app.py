@@ -45,6 +45,7 @@ import web.duplicates
 import web.files
 import web.groups
 import web.images
+import web.labels
 import web.lists
 import web.map
 import web.metrics
@@ -101,10 +102,10 @@ def create_app(settings: Settings | None = None, service: SearchService | None =
     for blueprint in (web.browse.pages, web.collection.pages, web.place.pages):
         app.register_blueprint(blueprint)
     app.register_blueprint(api.api)
-    for view in (web.groups, web.duplicates, web.map, web.tags, web.why, web.changes):
+    for view in (web.groups, web.duplicates, web.map, web.tags, web.labels, web.why, web.changes):
         app.register_blueprint(view.pages)
         app.register_blueprint(view.api)
-    for blueprint in (web.files.api, web.lists.api, web.documented.api):
+    for blueprint in (web.files.api, web.lists.api, web.documented.api, web.sheets.pages, web.sheets.api):
         app.register_blueprint(blueprint)
     app.register_error_handler(Exception, _answer_error)
     web.access_log.watch(app, web.metrics.add_metrics(app, service).count, web.access_log.log)

@@ -34,6 +34,7 @@ TAGS: Mapping[str, str] = {
     "groups": "Images put together by likeness.",
     "duplicates": "The same picture, several times.",
     "map": "All images in the plane.",
+    "labels": "What images are pictures of, as people say.",
     "tags": "What people call images.",
     "collection": "What is served, as a whole.",
     "jobs": "Adding images and taking them out, where that is allowed.",

@@ -233,16 +233,15 @@ def check_may_edit() -> None:
             )
 
 
-def check_may_change() -> None:
-    """Raise `EditRefusedError` unless images may be added and removed here, `SignInError` without the token for it."""
+def check_may_change(what: str = "Adding and removing images") -> None:
+    """Raise `EditRefusedError` unless the collection may be changed from here, `SignInError` without the token for it."""
     settings = requested.service().settings
     if settings.changes != "on" or settings.edit_token is None:
         raise EditRefusedError(
-            "Images cannot be added or removed here. Whoever runs this service can allow it, with the settings "
-            "changes and edit_token."
+            f"{what} is not allowed here. Whoever runs this service can allow it, with the settings changes and edit_token."
         )
     _check_own_page()
-    _check_token("Adding and removing images")
+    _check_token(what)
 
 
 def _check_token(what: str) -> None:

@@ -369,7 +369,7 @@ def test_images_of_a_folder_are_chosen_and_taken_out(browser: Browser, address: 
     with browser.new_context(base_url=address, viewport={"width": width, "height": 800}) as context:
         page = signed_in(context, "/search?folder=camera+roll")
         watch = Watch(context)
-        page.get_by_role("link", name="Choose some to take out").click()
+        page.get_by_role("link", name="Choose some to label or take out").click()
         boxes = page.get_by_role("checkbox")
         expect(boxes).to_have_count(5)
         out = page.get_by_role("button", name="Take the chosen ones out")

@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
 
+import numpy as np
 from flask import Blueprint, Response, jsonify, redirect, render_template, send_file, url_for
 from flask.typing import ResponseReturnValue
 from typing_extensions import TypedDict
@@ -22,6 +23,7 @@ from werkzeug.datastructures import FileStorage
 import guard
 import requested
 import shapes
+import web.groups
 from api import image_json, problem_of
 from described import described
 from errors import CollectionError, ImageNotFoundError, RequestError
@@ -31,6 +33,7 @@ from requested import Fields, refuse_unknown, request_fields, wanted_count, want
 from search import CollectionStatus
 from search.changing import Added, Sent, TakenOut, add_pictures, bring_back, run_key, runs, take_out
 from store import open_store
+from web.asked import conditions, in_words
 from web.files import revalidated
 from web.tags import selected_ids
 
@@ -225,12 +228,15 @@ def _told(added: Sequence[Added]) -> list[FileAdded]:
 
 @pages.get("/images/choose")
 def choose() -> str:
-    """Show the images that words and filters keep, a page of them, each to be chosen for taking out."""
-    guard.check_may_change()
+    """Show the images that words and filters keep, or those of a group, a page of them, each to be labelled or taken out."""
+    if not guard.may_change():
+        guard.check_may_edit()
     fields = request_fields()
-    refuse_unknown(fields, (*requested.FILTER_FIELDS, "page"), "choosing images")
+    refuse_unknown(fields, (*requested.FILTER_FIELDS, "group", "sim", "page"), "choosing images")
     where, service = requested.wanted_where(fields), requested.service()
-    ids = service.listed(where)
+    ids, of_group = service.listed(where), {name: fields[name][0] for name in ("group", "sim") if name in fields}
+    if "group" in of_group:
+        ids = np.intersect1d(ids, web.groups.members(fields))
     page = wanted_page(fields, len(ids), CHOICES_A_PAGE)
     known = service.images(ids[page.places].tolist())
     return render_template(
@@ -239,14 +245,16 @@ def choose() -> str:
         images=[known[image_id] for image_id in sorted(known)],
         count=len(ids),
         page=page,
-        kept={} if where is None else {name: value for name, value in asdict(where).items() if value is not None},
+        where=in_words(conditions(where)),
+        kept=conditions(where) | of_group,
     )
 
 
 @pages.post("/images/remove")
 def remove() -> ResponseReturnValue:
     """Take the images in the field `image_ids` out of the collection, and lead to where they can be brought back."""
-    return moved_page(_taken_out(request_fields()))
+    chosen = request_fields().get("image_ids", ())  # the form has a field for a label, too
+    return moved_page(_taken_out({"image_ids": chosen}))
 
 
 def moved_page(done: TakenOut) -> ResponseReturnValue:

@@ -208,6 +208,12 @@ def _named(image_id: str, fields: Fields, *, forget: bool = False) -> tuple[_Ask
     return asked, asked.groups.group_of(number, asked.sim)
 
 
+def members(fields: Fields) -> list[int]:
+    """Return the ids of the images of the group that holds the image in the field `group`, where groups are cut at `sim`."""
+    asked, number = _asked(fields), requested.image_id_of_path(wanted_text(fields, "group") or "")
+    return cast(list[int], asked.groups.group_of(number, asked.sim).image_ids.tolist())
+
+
 def group_of_image(image_id: int) -> Group | None:
     """Return the group of an image as it is published, or None where there are no groups or the image is in none."""
     try:

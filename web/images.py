@@ -80,6 +80,7 @@ def image(image_id: str) -> str:
         has_original=path is not None,
         camera=None if path is None else _camera(path),
         may_edit=guard.may_edit(),
+        label_is_given=requested.service().is_label_given(shown.image_id),
         box=box,
         box_text=None if box is None else str(box),
         among=_among(shown, answer.query.where),

@@ -20,7 +20,7 @@ from described import described
 from errors import ImageNotFoundError, OptionError, ViewMissingError
 from publishing import view_of
 from search import Example, Filter, Query
-from store import Generation, NamedGroup, Record, Store, named_groups, tag_counts, tagged_images
+from store import Generation, NamedGroup, Record, Store, given_labels, named_groups, tag_counts, tagged_images
 from views.duplicates import open_duplicates
 from views.groups import Groups, open_groups
 from views.map import Map, open_map
@@ -352,11 +352,18 @@ def _said(opened: Opened, sought: str) -> Ids:
     if whole:
         labels, tags = labels & whole, tags & whole
     places = {n for n, label in enumerate(opened.labels) if label in labels}
+    places.update(opened.places(_given(store, sought)).tolist())
     if not whole:
         places |= {n for n, name in enumerate(opened.names) if sought in name}
     for tag in tags:
         places.update(opened.places(tagged_images(store, tag)).tolist())
     return np.array(sorted(places), dtype=np.int64)
+
+
+def _given(store: Store, sought: str) -> Ids:
+    """Return the ids of images whose label, which a person gave since the map was opened perhaps, has the text in it."""
+    ids = [image_id for image_id, label in given_labels(store).items() if sought in label.casefold()]
+    return np.array(ids, dtype=np.int64)
 
 
 @api.post("/map/images")

@@ -335,6 +335,64 @@ class MoreAnswer(TypedDict):
     images: list[Image]
 
 
+# Labels.
+
+
+class LabelFields(Selection):
+    """A label, and the images that get it in place of theirs."""
+
+    label: Text
+    """What they are pictures of; no path."""
+
+
+class LabelAnswer(TypedDict):
+    """A label as it is kept, and the images that have it now."""
+
+    label: str
+    image_ids: list[Id]
+
+
+class UnlabelAnswer(TypedDict):
+    """How many of the images had a label that a person gave."""
+
+    taken: int
+    image_ids: list[Id]
+
+
+class Change(TypedDict):
+    """How well photographs that were not learnt from find their own class: mAP before and after."""
+
+    before: float
+    after: float
+    images: int
+    classes: int
+
+
+class LearnedAnswer(TypedDict):
+    """What was learnt from the labels, and what that is worth."""
+
+    classes: dict[str, int]
+    """How many photographs of each label it learnt from."""
+    strength: float
+    """How much the labels count beside the network's own vectors."""
+    held_out: Change | None
+    """On photographs of these labels that were left out; null where there are too few to tell."""
+    unseen: Change | None
+    """On labels that were left out whole."""
+    others: Change | None
+    """On the other labels of the collection, its folders."""
+    warning: str | None
+    trained: bool
+    """False where the same labels had taught the same before."""
+    seconds: float
+
+
+class ForgottenAnswer(TypedDict):
+    """By what the collection is searched now: nothing but the network's own vectors."""
+
+    reducer: None
+
+
 # Tags.
 
 

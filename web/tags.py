@@ -60,7 +60,7 @@ def selected_ids(fields: requested.Fields) -> list[int]:
     """
     ids = [requested.wanted_image_id(raw, "image_ids") for raw in fields.get("image_ids", ())]
     if not ids:
-        raise OptionError("No picture is selected. Draw around some on the map, and try again.")
+        raise OptionError("No picture is selected. Choose some, and try again.")
     there = np.intersect1d(np.array(ids, dtype=np.int64), requested.service().ready().snapshot.ids)
     if not len(there):
         raise ImageNotFoundError("None of the selected pictures is in the collection any more. Load the page again.")

@@ -1,7 +1,7 @@
 // Asking the service: JSON there and back, with its own words where it refuses.
 
-export async function ask(url, body) {
-  const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+export async function ask(url, body, method = "POST") {
+  const options = body && { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   let response;
   try {
     response = await fetch(url, options);

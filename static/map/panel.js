@@ -39,6 +39,11 @@ export class Panel {
       event.preventDefault();
       this.#tag(new FormData(event.target).get("tag"));
     });
+    this.part("give")?.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (event.submitter.matches("[data-take]")) this.#unlabel();
+      else this.#label(new FormData(event.target).get("as"));
+    });
     this.part("remove")?.addEventListener("formdata", (event) => {
       for (const id of this.ids) event.formData.append("image_ids", id);
     });
@@ -85,6 +90,20 @@ export class Panel {
     this.#during("Tagging…", async (ids) => {
       const answer = await ask("/api/v1/tags", { tag, image_ids: ids });
       return `${answer.image_ids.length.toLocaleString("en")} tagged “${answer.tag}”. Find them here by that word.`;
+    });
+  }
+
+  #label(label) {
+    this.#during("Labelling…", async (ids) => {
+      const answer = await ask("/api/v1/labels", { label, image_ids: ids });
+      return `${answer.image_ids.length.toLocaleString("en")} labelled “${answer.label}”. Find them here by that word.`;
+    });
+  }
+
+  #unlabel() {
+    this.#during("Taking labels away…", async (ids) => {
+      const { taken } = await ask("/api/v1/labels", { image_ids: ids }, "DELETE");
+      return taken === 1 ? "1 label taken away." : `${taken.toLocaleString("en")} labels taken away.`;
     });
   }
 
