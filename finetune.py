@@ -36,7 +36,7 @@ from finetuning.parts import choose_company, least_photographs, split
 from finetuning.planned import WORK_FOLDER, Plan, digest_of, plan_path, read_plan, write_plan
 from finetuning.presets import PRESETS, Preset
 from finetuning.report import Report, make_report, read_report, write_report
-from finetuning.training import Progress, Task, Trained, train
+from finetuning.training import CHECKPOINT, Progress, Task, Trained, train
 from networks import DEFAULT_BACKBONE, OFFLINE_BACKBONE, find, network_of
 from reducing import LearnedProjection, learn_projection
 from store import given_labels, open_store
@@ -145,7 +145,8 @@ def finetune(job: Job) -> Finetuned | None:
     job.on_step("Judging what was learnt …")
     report = make_report(task, plan.parts, plan.company, trained, plan.left_out)
     network, folder = _save(job, task, trained, report, digest)
-    path.unlink(missing_ok=True)
+    for unneeded in (path, job.work_folder / CHECKPOINT):
+        unneeded.unlink(missing_ok=True)
     return Finetuned(network, folder, report, trained=True)
 
 

@@ -113,14 +113,19 @@ def _job(arguments: argparse.Namespace, settings: Settings) -> Job:
 
 
 def _shower() -> Callable[[Progress], None]:
-    """Return what shows photographs as a bar and epochs as lines."""
-    show = show_progress("photographs")
+    """Return what shows photographs as bars and epochs as lines."""
+    bars: list[Callable[[int, int], None]] = []
 
     def shown(progress: Progress) -> None:
-        if progress.epoch is None:
-            show(progress.done, progress.total)
-        elif sys.stderr.isatty() or progress.done % EPOCHS_A_LINE == 0 or progress.done == progress.total:
-            print(_epoch_text(progress.epoch, progress.total), file=sys.stderr, flush=True)
+        if progress.epoch is not None:
+            if sys.stderr.isatty() or progress.done % EPOCHS_A_LINE == 0 or progress.done == progress.total:
+                print(_epoch_text(progress.epoch, progress.total), file=sys.stderr, flush=True)
+            return
+        if not bars:  # not before: a bar counts the seconds from its making
+            bars.append(show_progress("photographs"))
+        bars[0](progress.done, progress.total)
+        if progress.done == progress.total:
+            bars.clear()
 
     return shown
 

@@ -184,12 +184,17 @@ def _class_lines(report: Report, listed: int | None) -> Iterator[str]:
 
 
 def _rate_lines(report: Report, base: str) -> Iterator[str]:
-    yield f"  {'mAP by the vectors of':22}  among themselves  among {report.unseen:,} others  classes never seen"
-    for entry in report.rates:
-        cells = ["-" if figure is None else f"{figure:.3f}" for figure in (entry.among, entry.chosen, entry.unseen)]
-        title = f"{base} (before)" if entry.vectors == "base" else entry.vectors
-        widths = (16, len(f"among {report.unseen:,} others"), 18)
-        yield f"  {title:22}  " + "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    titles = [f"{base} (before)" if entry.vectors == "base" else entry.vectors for entry in report.rates]
+    rows: list[tuple[str, ...]] = [
+        ("mAP by the vectors of", "among themselves", f"among {report.unseen:,} others", "classes never learnt")
+    ]
+    for title, entry in zip(titles, report.rates, strict=True):
+        figures = ("-" if figure is None else f"{figure:.3f}" for figure in (entry.among, entry.chosen, entry.unseen))
+        rows.append((title, *figures))
+    shown = rows if report.unseen else [row[:2] for row in rows]
+    widths = [max(len(row[place]) for row in shown) for place in range(len(shown[0]))]
+    for row in shown:
+        yield "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
     yield from (f"WARNING:  {warning}" for warning in report.warnings)
 
 
