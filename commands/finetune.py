@@ -33,6 +33,7 @@ EPILOG = """examples:
 
 A run that was stopped or killed goes on when the same command is given again."""
 EPOCHS_A_LINE = 5
+"""Of the head, whose epochs take a moment."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -118,7 +119,7 @@ def _shower() -> Callable[[Progress], None]:
 
     def shown(progress: Progress) -> None:
         if progress.epoch is not None:
-            if sys.stderr.isatty() or progress.done % EPOCHS_A_LINE == 0 or progress.done == progress.total:
+            if progress.stage == "blocks" or progress.done % EPOCHS_A_LINE == 0 or progress.done == progress.total:
                 print(_epoch_text(progress.epoch, progress.total), file=sys.stderr, flush=True)
             return
         if not bars:  # not before: a bar counts the seconds from its making
