@@ -58,14 +58,18 @@ class Material:
 class Stage:
     """What one stage trains: `model` makes `logits` of what `read` returns for (places, views) of photographs.
 
-    `read_unlabelled` does the same for places of unlabelled ones. `variables` are trained, `kept` are those of all stages; `none`
-    is the logit of "none of these", or None where there is nothing unlabelled. `make_optimizer` takes the number of steps.
+    `read_unlabelled` does the same for places of unlabelled ones, whose vectors were `before`, float32 (unlabelled, dim): with
+    `distillation`, a new `avg_pool` that points elsewhere costs that much. `none` is the logit of "none of these", or None where
+    there is nothing unlabelled. `variables` are trained, `kept` are those of all stages. `make_optimizer` takes the number of
+    steps.
     """
 
     name: StageName
     model: Any
     read: Callable[[Ids, Ids], NDArray[Any]]
     read_unlabelled: Callable[[Ids], NDArray[Any]]
+    before: NDArray[np.float32]
+    distillation: float
     views: int
     epochs: int
     batch_size: int
@@ -169,7 +173,7 @@ class Fitting:
         """Return the sums over the photographs: of the loss, and of those told rightly."""
         labelled = self._stage.read(places, views)
         inputs = np.concatenate([labelled, self._stage.read_unlabelled(others)]) if len(others) else labelled
-        loss, right = step(inputs, self._material.labels[places])
+        loss, right = step(inputs, self._material.labels[places], self._stage.before[others])
         return np.array([float(loss) * len(places), float(right)])
 
 
@@ -178,40 +182,60 @@ def _means(sums: NDArray[np.float64], count: int) -> tuple[float, float]:
 
 
 def _compiled(stage: Stage, optimizer: Any, material: Material) -> tuple[Any, Any]:
-    """Return what trains on one batch and what only judges it: (inputs, labels) -> (mean loss, number told rightly).
+    """Return what trains on one batch and what only judges it: (inputs, labels, before) -> (mean loss, number told rightly).
 
-    The labelled come first in `inputs`. The network's own dropout and batch statistics stay as in inference: a few hundred
-    photographs are too few to make new ones of.
+    The labelled come first in `inputs`, then the unlabelled, whose class is "none of these". The network's own dropout and batch
+    statistics stay as in inference: a few hundred photographs are too few to make new ones of.
     """
     import tensorflow as tf
 
     weights = tf.constant(material.class_weights)
     classes = len(material.class_weights)
 
-    def loss_of(inputs: Any, labels: Any, smoothing: float) -> tuple[Any, Any]:
-        logits = tf.cast(stage.model(tf.cast(inputs, tf.float32), training=False)["logits"], tf.float32)
-        count = tf.shape(labels)[0]
+    def loss_of(inputs: Any, labels: Any, before: Any, smoothing: float) -> tuple[Any, Any]:
+        outputs = stage.model(tf.cast(inputs, tf.float32), training=False)
+        logits = tf.cast(outputs["logits"], tf.float32)
+        count, total = tf.shape(labels)[0], tf.shape(logits)[0]
         right = tf.reduce_sum(tf.cast(tf.argmax(logits[:count], axis=1) == labels, tf.float32))
-        columns, total = classes, tf.shape(logits)[0]
-        if stage.none is not None:
-            columns += 1
-            logits = tf.concat([logits, tf.fill((total, 1), tf.convert_to_tensor(stage.none))], axis=1)
-        # An unlabelled photograph's class is the last one, "none of these".
-        wanted = tf.concat([labels, tf.fill((total - count,), tf.constant(classes, labels.dtype))], axis=0)
-        targets = tf.one_hot(wanted, columns) * (1 - smoothing) + smoothing / columns
-        losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-        loss = tf.reduce_mean(losses[:count] * tf.gather(weights, labels))
-        return loss + tf.math.divide_no_nan(tf.reduce_sum(losses[count:]), tf.cast(total - count, tf.float32)), right
+        if stage.none is None:
+            return tf.reduce_mean(_losses(labels, logits, smoothing) * tf.gather(weights, labels)), right
+        logits = tf.concat([logits, tf.fill((total, 1), tf.convert_to_tensor(stage.none))], axis=1)
+        nones = tf.fill((total - count,), tf.constant(classes, labels.dtype))
+        losses = _losses(tf.concat([labels, nones], axis=0), logits, smoothing)
+        loss = tf.reduce_mean(losses[:count] * tf.gather(weights, labels)) + _mean(losses[count:])
+        if stage.distillation:
+            vectors = tf.cast(outputs["avg_pool"], tf.float32)[count:]
+            cosines = tf.reduce_sum(tf.math.l2_normalize(vectors, 1) * tf.math.l2_normalize(before, 1), axis=1)
+            loss += stage.distillation * _mean(1 - cosines)
+        return loss, right
 
-    def step(inputs: Any, labels: Any) -> tuple[Any, Any]:
+    def step(inputs: Any, labels: Any, before: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
-            loss, right = loss_of(inputs, labels, stage.smoothing)
+            loss, right = loss_of(inputs, labels, before, stage.smoothing)
             scaled = optimizer.scale_loss(loss) if hasattr(optimizer, "scale_loss") else loss
         optimizer.apply(tape.gradient(scaled, stage.variables), stage.variables)
         return loss, right
 
-    return tf.function(step, reduce_retracing=True), tf.function(
-        lambda inputs, labels: loss_of(inputs, labels, 0.0), reduce_retracing=True
+    def judge(inputs: Any, labels: Any, before: Any) -> tuple[Any, Any]:
+        return loss_of(inputs, labels, before, 0.0)
+
+    return tf.function(step, reduce_retracing=True), tf.function(judge, reduce_retracing=True)
+
+
+def _mean(values: Any) -> Any:
+    """Return the mean, 0 of nothing."""
+    import tensorflow as tf
+
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.cast(tf.size(values), tf.float32))
+
+
+def _losses(labels: Any, logits: Any, smoothing: float) -> Any:
+    """Return the cross entropy of each row with its class, of which `smoothing` is given to all classes alike."""
+    import tensorflow as tf
+
+    columns = int(logits.shape[1])
+    return tf.nn.softmax_cross_entropy_with_logits(
+        tf.one_hot(labels, columns) * (1 - smoothing) + smoothing / columns, logits
     )
 
 
@@ -246,7 +270,7 @@ def load_state(path: Path, key: str) -> State:
             if (about.pop("version"), about.pop("key")) != (_FORMAT_VERSION, key):
                 return State()
             lists = {name: [kept[f"{name}{place}"] for place in range(_count(kept.files, name))] for name in _ARRAYS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return State()
     return State(**{**about, **lists, "history": [Epoch(**epoch) for epoch in about["history"]]})
 

@@ -75,10 +75,12 @@ def _block_ends(model: Any, feature_map: str) -> list[int]:
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
         reach[number] = min(place[id(tensor)] for tensor in inputs)
     needed = np.minimum.accumulate(reach[::-1])[::-1]
-    last = [layer.name for layer in layers].index(feature_map)
+    names = [layer.name for layer in layers]
+    # A join after which nothing has weights (ResNet's last, before its activation) begins no block.
+    weighted = max(number for number in range(names.index(feature_map) + 1) if layers[number].trainable_weights)
     return [
         number
-        for number, layer in enumerate(layers[:last])
+        for number, layer in enumerate(layers[:weighted])
         if isinstance(layer, kinds) and needed[number + 1] >= number
     ]
 

@@ -22,7 +22,8 @@ class Preset:
     `layer` is the vector that searching takes unless another is asked for. The share `validation` of each class tells when to
     stop: after `patience` epochs that were no better. `blocks` top blocks of the base are trained (0: only what is upon it) on
     `views` versions of each photograph (1: as it is, no augmentation). Up to `unlabelled` photographs without a label are learnt
-    as "none of these". `optimizer` adam comes with a rate that falls to 0, sgd with a momentum of 0.9.
+    as "none of these"; `distillation` is what it costs to turn their vectors away from the base's. `optimizer` adam comes with a
+    rate that falls to 0, sgd with a momentum of 0.9.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Preset:
     validation: float
     views: int
     unlabelled: int
+    distillation: float
     head_epochs: int
     epochs: int
     batch_size: int
@@ -50,6 +52,7 @@ _ROWS = (
         blocks=4,
         views=4,
         unlabelled=2000,
+        distillation=1.0,
         head_epochs=20,
         epochs=10,
         batch_size=32,
@@ -66,6 +69,7 @@ _ROWS = (
         blocks=1,
         views=1,
         unlabelled=0,
+        distillation=0.0,
         head_epochs=20,
         epochs=5,
         batch_size=128,

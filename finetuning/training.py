@@ -37,8 +37,8 @@ __all__ = ["Epoch", "Photograph", "Progress", "Task", "Trained", "train"]
 
 CHECKPOINT = "checkpoint.npz"
 
-_SCALE = 16.0
-"""How much a cosine counts in a normalised head to begin with; with 32 the network learns its photographs by heart."""
+_SCALE = 8.0
+"""How much a cosine counts in a normalised head to begin with; docs/learning.md has what 4, 16 and 32 did."""
 _HEAD_BATCH = 32
 _RUN_AT_ONCE = 64
 _MOST_JUDGED = 400
@@ -126,10 +126,13 @@ def train(
     row = BACKBONES[task.base.backbone]
     with tf.device(device), _precision(mixed=settings.gpus != "0"):
         network = _build(task, row, locate_weights(row, settings.weights))
-        limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
-        folder = frozen_folder(task.folder, task.base.model_key, network.cut)
-        frozen = FrozenLayers(network.front, row, folder, limits=limits, threads=settings.cpu_threads)
-        return _Training(task, network, frozen, on_progress, stop).run()
+        return _Training(task, network, _frozen(task, settings, network, row), on_progress, stop).run()
+
+
+def _frozen(task: Task, settings: Settings, network: _Network, row: BackboneRow) -> FrozenLayers:
+    limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
+    folder = frozen_folder(task.folder, task.base.model_key, network.cut)
+    return FrozenLayers(network.front, row, folder, limits=limits, threads=settings.cpu_threads)
 
 
 @contextlib.contextmanager
@@ -241,14 +244,18 @@ class _Training:
         material = _material(task, len(unlabelled))
         pooled = self._pooled(np.concatenate([task.train, task.validation]))
         others = self._before(unlabelled)
-        _point_at_means(network.whole, preset.head, pooled[task.train], task.labels[task.train])
-        none = tf.Variable(_SCALE / 2 if preset.head.normalised else 0.0) if unlabelled else None
+        border = _point_at_means(
+            network.whole, preset.head, _units(pooled[task.train]), task.labels[task.train], others
+        )
+        none = tf.Variable(border) if unlabelled else None
         extra = [] if none is None else [none]
         head = Stage(
             name="head",
             model=network.top,
             read=lambda places, views: pooled[places],
             read_unlabelled=lambda places: others[places],
+            before=others,
+            distillation=0.0,
             views=1,
             epochs=preset.head_epochs,
             batch_size=_HEAD_BATCH,
@@ -265,6 +272,7 @@ class _Training:
             model=network.tail,
             read=lambda places, views: self._maps(task.photographs, places, views),
             read_unlabelled=lambda places: self._maps(unlabelled, places, np.zeros_like(places)),
+            distillation=preset.distillation,
             views=preset.views,
             epochs=preset.epochs,
             batch_size=preset.batch_size,
@@ -356,14 +364,29 @@ def _named(error: ImageError, photograph: Photograph) -> ImageError:
     return type(error)(f"{path}: {error} It could be read before the training; put it back, or leave it out.")
 
 
-def _point_at_means(whole: Any, head: Head, pooled: NDArray[np.float32], labels: Ids) -> None:
-    """Begin a normalised head with the mean direction of each class: better than any chance, and the same for every seed."""
+def _point_at_means(
+    whole: Any, head: Head, units: NDArray[np.float32], labels: Ids, unlabelled: NDArray[np.float32]
+) -> float:
+    """Begin a normalised head with the mean direction of each class: better than any chance, and the same for every seed.
+
+    `units` are the labelled vectors at length 1. Returns where the logit of "none of these" begins: half way between the cosine
+    of a labelled vector with its class and that of an unlabelled one with the class nearest to it.
+    """
     if not head.normalised or head.units:
-        return
-    units = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-9)
+        return 0.0
     (kernel,) = whole.get_layer("logits").get_weights()
-    means = np.stack([units[labels == place].mean(axis=0) for place in range(kernel.shape[1])], axis=1)
-    whole.get_layer("logits").set_weights([_SCALE * means / np.linalg.norm(means, axis=0)])
+    means = _units(np.stack([units[labels == place].mean(axis=0) for place in range(kernel.shape[1])]))
+    whole.get_layer("logits").set_weights([_SCALE * means.T])
+    if not len(unlabelled):
+        return 0.0
+    own = (units * means[labels]).sum(axis=1).mean()
+    nearest = (_units(unlabelled) @ means.T).max(axis=1).mean()
+    return float(_SCALE * (own + nearest) / 2)
+
+
+def _units(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    units: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return units
 
 
 def _head_optimizer(steps: int) -> Any:
