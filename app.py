@@ -51,6 +51,7 @@ import web.map
 import web.metrics
 import web.place
 import web.search
+import web.sheets
 import web.signing
 import web.tags
 import web.why

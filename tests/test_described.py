@@ -81,6 +81,7 @@ def test_the_description_is_openapi_3_1(told: dict[str, Any]) -> None:
 ADDRESSES = (
     "/search?image_id=1&k=3",
     "/search?like=1&like=2&unlike=12&radius=0.5&metric=euclidean&page=1",
+    "/search?like=1&metric=jensenshannon&k=3",
     "/images",
     "/images?label=archive&page=2&k=3",
     "/images/3",

@@ -28,6 +28,7 @@ _CONDITIONS: Mapping[str, str] = {
     "min_side": "at least {} pixels",
     "max_side": "at most {} pixels",
     "orientation": "{}",
+    "metric": "{} distance",
     "radius": "no farther than {}",
 }
 _OF_LIKENESS = ("unlike", "box", "radius", "metric", "ranking")
@@ -49,6 +50,8 @@ class Asked:
             said.pop(name)
         if said["ranking"][:1] == list(requested.service().rankings[:1]):
             said["ranking"] = []  # the collection's own order need not be said
+        if said["metric"][:1] == ["cosine"]:
+            said["metric"] = []
         return cls({name: tuple(values) for name, values in said.items() if values})
 
     @property
@@ -60,6 +63,12 @@ class Asked:
         """Return the address of this search, with some fields said otherwise; None takes one away."""
         said: dict[str, Any] = {**self.said, **changed}
         return url_for("search.found", **said)
+
+    @property
+    def sheet(self) -> str:
+        """Return the address of the picture with the nearest images beside what is searched with."""
+        said: dict[str, Any] = {name: values for name, values in self.said.items() if name != "k"}
+        return url_for("sheets.sheet", **said)
 
     @property
     def query(self) -> str:

@@ -17,6 +17,7 @@ from flask.typing import ResponseReturnValue
 import api
 import requested
 from calibration import COPY
+from indexes.distances import OF_SHARES, Metric
 from search import ImageInfo, Match, SearchResult
 from web.asked import Asked, conditions, in_words, shown_examples
 from web.files import revalidated, version_of
@@ -36,6 +37,17 @@ MEANINGS = (
 )
 """From which share of random pairs that are less alike on a match is called what, and what that is in words."""
 THE_SAME = "nearly the same"
+METRIC_WORDS: Mapping[Metric, str] = {
+    "cosine": "cosine",
+    "euclidean": "euclidean",
+    "sqeuclidean": "euclidean, squared",
+    "cityblock": "city block",
+    "chebyshev": "Chebyshev",
+    "canberra": "Canberra",
+    "correlation": "correlation",
+    "braycurtis": "Bray–Curtis",
+    "jensenshannon": "Jensen–Shannon",
+}
 LEAST_SHAPE, MOST_SHAPE, SHAPE_STEP = 70, 240, 5
 """Widths in hundredths of heights that `app.css` has a class for: rows are as high as their pictures are without a script."""
 
@@ -62,8 +74,11 @@ def results(answer: api.Answer, *, about: int | None = None) -> dict[str, object
 
     `kept` is what the addresses of images say besides k.
     """
-    query = answer.query
-    order = {} if query.ranking in (None, requested.service().rankings[0]) else {"ranking": query.ranking}
+    query, status = answer.query, requested.service().status()
+    is_usual = query.ranking in (None, requested.service().rankings[0])
+    order: dict[str, object] = {} if is_usual else {"ranking": query.ranking}
+    if query.metric != "cosine":
+        order["metric"] = query.metric
     where = conditions(query.where)
     asked = Asked.of(requested.request_fields(), () if about is None else [str(about)])
     number = api.asked_page(query)
@@ -77,8 +92,13 @@ def results(answer: api.Answer, *, about: int | None = None) -> dict[str, object
         "asked": asked,
         "pager": _pager(number, answer.found.more),
         "meanings": MEANINGS,
-        "status": requested.service().status(),
+        "status": status,
         **form(api.asked_k(query), answer.found.ranking),
+        "metrics": {
+            name: words
+            for name, words in METRIC_WORDS.items()
+            if name not in OF_SHARES or status.layer == "scores" or name == query.metric
+        },
     }
 
 
