@@ -33,8 +33,8 @@ from autoencoder import (
 from config import Settings
 from errors import EmptyCollectionError, LabelError, ReducerError, SettingsError
 from projection import Change, Labelled, Learned, learn
-from publishing import publish, reducer_path
-from store import Snapshot, Store, given_labels, open_store, open_writer
+from publishing import REDUCER_FILE, publish, reducer_path
+from store import Generation, Snapshot, Store, given_labels, open_store, open_writer
 from vectors import Ids, Vectors, unit_blocks, unit_vectors
 
 TRAINING_VECTORS = 50_000
@@ -294,6 +294,13 @@ def learn_projection(
             wanted = replace(settings, reducer="projection")
             generation = publish(writer, key, wanted, on_note=on_note, on_step=on_step)
     return _learned(load_reducer(path).about, trained, time.perf_counter() - started, generation or {})
+
+
+def learned_projection(generation: Generation) -> LearnedProjection | None:
+    """Return what was learnt that `generation` is searched by; None where it is searched by the network's own vectors."""
+    if (generation.manifest.get("reducer") or {}).get("kind") != "projection":
+        return None
+    return _learned(load_reducer(generation.folder / REDUCER_FILE).about, False, 0.0, generation.manifest)
 
 
 def forget_projection(

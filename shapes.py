@@ -366,6 +366,14 @@ class LastRun(TypedDict):
     interrupted: bool
 
 
+class ProjectionTold(TypedDict):
+    """What labels taught: of how many classes and images, and how many numbers a vector has as it is searched."""
+
+    classes: int
+    learnt_from: int
+    dim: int
+
+
 class CollectionAnswer(TypedDict):
     """What is served: which images by which network, how they are found, and which views of them were computed."""
 
@@ -381,6 +389,8 @@ class CollectionAnswer(TypedDict):
     generation: int
     created_at: str
     rankings: list[Ranking]
+    projection: ProjectionTold | None
+    """Null where the network's own vectors are searched. Vectors that are sent have `dim` numbers all the same."""
     counts: CollectionCounts
     failures: dict[str, int]
     """How many files could not become images, by reason."""

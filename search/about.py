@@ -73,6 +73,13 @@ class About:
     last_run: Mapping[str, Any] | None
     disk: Mapping[str, int]
 
+    @property
+    def projection(self) -> Mapping[str, int] | None:
+        """Return how many classes and images taught what is searched by, and its `dim`; None where there is no projection."""
+        if self.reducer is None or self.reducer["kind"] != "projection":
+            return None
+        return {name: self.reducer[name] for name in ("classes", "learnt_from", "dim")}
+
 
 @dataclass(frozen=True)
 class FailureShown:

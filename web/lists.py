@@ -98,6 +98,7 @@ def collection() -> Response:
     status, known = service.status(), about(service)
     answer: dict[str, object] = {
         **asdict(status),
+        "projection": known.projection,
         "created_at": known.created_at,
         "counts": asdict(known.counts),
         "failures": failure_counts(service.ready().store),
