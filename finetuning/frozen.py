@@ -44,18 +44,18 @@ class Photograph:
     sha256: bytes
 
 
-def last_frozen(model: Any, feature_map: str, blocks: int) -> int:
-    """Return the place in `model.layers` after which the top `blocks` of a network begin; for 0 that of `feature_map`.
+def last_frozen(model: Any, row: BackboneRow, blocks: int) -> int:
+    """Return the place in `model.layers` after which the top `blocks` of a network begin; of the `feature_map` for 0.
 
     A block ends where everything passes through one layer that joins branches (`Add`, `Concatenate`) or pools, which is what
     makers of networks call a block or a stage. Raises `BackboneError` where there are not as many.
     """
     if blocks == 0:
-        return [layer.name for layer in model.layers].index(feature_map)
-    ends = _block_ends(model, feature_map)
+        return [layer.name for layer in model.layers].index(row.feature_map)
+    ends = _block_ends(model, row.feature_map)
     if blocks > len(ends):
         raise BackboneError(
-            f"{blocks} blocks are to be trained, but at most {len(ends)} of {model.name} can be: the others make what those see. "
+            f"{blocks} blocks are to be trained, but at most {len(ends)} of {row.name} can be: the others make what those see. "
             f"Give fewer: --blocks {len(ends)}"
         )
     return ends[-blocks]

@@ -161,7 +161,7 @@ def _build(task: Task, row: BackboneRow, weights: Path) -> _Network:
     grown = keras.Model(whole.input, whole.get_layer(row.feature_map).output)
     for old, new in zip(base.layers, grown.layers, strict=True):
         new.set_weights(old.get_weights())
-    cut = last_frozen(base, row.feature_map, task.preset.blocks)
+    cut = last_frozen(base, row, task.preset.blocks)
     made = [name for name in ("avg_pool", "dense", "logits", "scores") if name != "dense" or task.preset.head.units]
     outputs = {name: whole.get_layer(name).output for name in made}
     middle, pooled = grown.layers[cut].output, outputs["avg_pool"]
