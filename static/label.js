@@ -47,7 +47,14 @@ function show(form, ids, label) {
   }
 }
 
+/** Say that what a form (data-learning, with the words for it) asks for is under way; the page that comes says what came of it. */
+function wait(form) {
+  form.querySelector("[data-state]").textContent = form.dataset.learning;
+  form.querySelector("button").disabled = true;
+}
+
 document.addEventListener("submit", async (event) => {
+  if (event.target.dataset.learning) wait(event.target);
   const button = event.submitter;
   if (!button?.matches("[data-label]")) return;
   event.preventDefault();

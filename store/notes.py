@@ -208,6 +208,17 @@ def given_labels(store: Store) -> dict[int, str]:
     return {int(image_id): str(label) for image_id, label in rows if label is not None}
 
 
+def labelled_pictures(store: Store) -> dict[str, int]:
+    """Return how many different pictures have each label that people gave, by name: equal files are one."""
+    if not _has_given_labels(store):
+        return {}
+    rows = store.catalog.execute(
+        "SELECT label, COUNT(DISTINCT sha256) FROM images JOIN given_labels USING (image_id) WHERE error_code IS NULL "
+        "GROUP BY label ORDER BY label"
+    )
+    return {str(label): int(count) for label, count in rows}
+
+
 def is_label_given(store: Store, image_id: int) -> bool:
     """Tell whether a person gave the label that an image has; else it is its folder's name."""
     found = "SELECT 1 FROM given_labels WHERE image_id = ?"

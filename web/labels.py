@@ -22,16 +22,24 @@ import requested
 import web.groups
 from described import described
 from errors import OptionError
-from projection import Change
-from reducing import LearnedProjection, forget_projection, learn_projection
+from reducing import LearnedProjection, forget_projection, learn_projection, learned_projection
 from requested import Fields, refuse_unknown, request_fields, wanted_page, wanted_text
 from search import ImageInfo
 from search.changing import as_published
-from store import Store, check_label, given_labels, label_images, rename_label, unlabel_images
+from store import (
+    Generation,
+    Store,
+    check_label,
+    given_labels,
+    label_images,
+    labelled_pictures,
+    rename_label,
+    unlabel_images,
+)
 from store.shelves import Shelf, given_shelves
 from web import shapes
 from web.asked import Asked
-from web.signing import local_address
+from web.signing import asked_address, local_address
 from web.tags import selected_ids
 
 pages = Blueprint("labels_pages", __name__)
@@ -41,7 +49,6 @@ CARDS_A_PAGE = 60
 LEAST_IMAGES = 2
 """A label that fewer images have teaches nothing."""
 LEAST_LABELS = 2
-MANY_IMAGES = 20_000
 
 
 # Giving and taking.
@@ -53,6 +60,7 @@ def _offered() -> dict[str, object]:
         "may_label": guard.may_edit(),
         "known_labels": lambda: requested.service().labels(),
         "images_of": _images_of,
+        "this_address": asked_address,
     }
 
 
@@ -142,41 +150,35 @@ class Card:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What can be learnt: `labels` and their `images`, of labels that two images have; `alone` are the labels of a single one."""
+    """What can be learnt: `classes` are the labels of two or more different pictures, with how many; `single` those of one."""
 
-    labels: int
-    images: int
-    alone: tuple[str, ...]
+    classes: Mapping[str, int]
+    single: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pictures: Mapping[str, int]) -> Lesson:
+        """Return what labels teach, by how many `pictures` have each."""
+        classes = {label: count for label, count in pictures.items() if count >= LEAST_IMAGES}
+        return cls(classes, tuple(label for label in pictures if label not in classes))
+
+    @property
+    def pictures(self) -> int:
+        """How many it would be learnt from."""
+        return sum(self.classes.values())
 
     @property
     def is_enough(self) -> bool:
         """Tell whether there is something to tell apart."""
-        return self.labels >= LEAST_LABELS
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What the collection learnt from labels and is searched by now; `is_old` where labels are others since."""
-
-    classes: Mapping[str, int]
-    held_out: Change | None
-    unseen: Change | None
-    others: Change | None
-    warning: str | None
-    is_old: bool
-
-    @property
-    def images(self) -> int:
-        """How many photographs it learnt from."""
-        return sum(self.classes.values())
+        return len(self.classes) >= LEAST_LABELS
 
 
 @pages.get("/labels")
 def index() -> str:
     """Show the labels that people gave, a page of them, and what was learnt or can be."""
-    shelves = sorted(given_shelves(_store()), key=lambda shelf: (-shelf.count, shelf.name))
+    service = requested.service()
+    status, store = service.status(), _store()
+    shelves = sorted(given_shelves(store), key=lambda shelf: (-shelf.count, shelf.name))
     page = wanted_page(request_fields(), len(shelves), CARDS_A_PAGE)
-    status = requested.service().status()
     return render_template(
         "labels.html",
         status=status,
@@ -184,11 +186,14 @@ def index() -> str:
         page=page,
         shelves=len(shelves),
         labelled=sum(shelf.count for shelf in shelves),
-        lesson=_lesson(shelves),
+        lesson=Lesson.of(labelled_pictures(store)),
         least=(LEAST_LABELS, LEAST_IMAGES),
-        learned=_learned(shelves),
-        duration="some seconds" if status.images < MANY_IMAGES else "about a minute",
+        learned=service.opened(_learned),
     )
+
+
+def _learned(store: Store, generation: Generation) -> LearnedProjection | None:
+    return learned_projection(generation)
 
 
 def _cards(shelves: Sequence[Shelf]) -> list[Card]:
@@ -197,21 +202,6 @@ def _cards(shelves: Sequence[Shelf]) -> list[Card]:
         Card(shelf.name, shelf.count, [infos[image_id] for image_id in shelf.image_ids if image_id in infos])
         for shelf in shelves
     ]
-
-
-def _lesson(shelves: Sequence[Shelf]) -> Lesson:
-    taught = [shelf for shelf in shelves if shelf.count >= LEAST_IMAGES]
-    alone = tuple(shelf.name for shelf in shelves if shelf.count < LEAST_IMAGES)
-    return Lesson(len(taught), sum(shelf.count for shelf in taught), alone)
-
-
-def _learned(shelves: Sequence[Shelf]) -> Learned | None:
-    told = (requested.service().ready().generation.manifest.get("reducer") or {}).get("learned")
-    if told is None:
-        return None
-    changes = {name: told[name] and Change(**told[name]) for name in ("held_out", "unseen", "others")}
-    now = {shelf.name: shelf.count for shelf in shelves if shelf.count >= LEAST_IMAGES}
-    return Learned(told["classes"], warning=told["warning"], is_old=told["classes"] != now, **changes)
 
 
 # Learning.
