@@ -15,7 +15,7 @@ from app import create_app
 from config import Settings
 from search import Box
 from tests.fakes import FakeService, encoded, picture
-from web.search import METRIC_WORDS
+from web.asked import METRIC_WORDS
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +104,25 @@ def test_the_page_offers_distances_and_says_which_one_it_is_by(client: FlaskClie
     plain, other = page_of(client, "/search?like=3"), page_of(client, "/search?like=3&metric=cityblock&ranking=kind")
     offered = r'<option value="cityblock"( selected)?>city block</option>'
     assert re.search(offered, plain)
-    assert "cityblock distance" not in plain
+    assert "city block distance" not in plain
     assert "First the" in plain
     selected = re.search(offered, other)
     assert selected is not None
     assert selected[1]
-    assert "cityblock distance" in other
+    assert "city block distance" in other
     assert "First the" not in other  # the order is by the distance
     assert re.search(r'href="/images/\d+\?k=24&amp;[^"]*metric=cityblock"', other)
+
+
+def test_the_page_of_an_image_says_by_which_distance_and_leads_back(client: FlaskClient) -> None:
+    page = page_of(client, "/images/1?metric=euclidean&k=12&label=beach")
+    nav = re.search(r'aria-label="By which distance">.*?</nav>', page)
+    assert nav is not None
+    assert re.findall(r'href="([^"]*)"( aria-current="true")?>([^<]*)', nav[0]) == [
+        ("/images/1?k=12&amp;label=beach&amp;metric=euclidean", ' aria-current="true"', "euclidean"),
+        ("/images/1?k=12&amp;label=beach", "", "cosine"),
+    ]
+    assert "By which distance" not in page_of(client, "/images/1?k=12")
 
 
 def test_matches_show_the_distance_that_was_asked_for(client: FlaskClient, service: FakeService) -> None:

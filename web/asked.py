@@ -31,6 +31,17 @@ _CONDITIONS: Mapping[str, str] = {
     "metric": "{} distance",
     "radius": "no farther than {}",
 }
+METRIC_WORDS: Mapping[str, str] = {
+    "cosine": "cosine",
+    "euclidean": "euclidean",
+    "sqeuclidean": "euclidean, squared",
+    "cityblock": "city block",
+    "chebyshev": "Chebyshev",
+    "canberra": "Canberra",
+    "correlation": "correlation",
+    "braycurtis": "Bray–Curtis",
+    "jensenshannon": "Jensen–Shannon",
+}
 _OF_LIKENESS = ("unlike", "box", "radius", "metric", "ranking")
 """What means nothing any more once no picture is left to be like."""
 
@@ -97,12 +108,19 @@ class Asked:
         """Return each condition in words, and the address without it."""
         return [
             (
-                text.format(value.replace("T", " ") if name.startswith("taken") else value),
+                text.format(_shown(name, value)),
                 self.without(name, value).address(),
             )
             for name, text in _CONDITIONS.items()
             for value in self.said.get(name, ())[:1]
         ]
+
+
+def _shown(name: str, value: str) -> str:
+    """Return the value of a field as people read it."""
+    if name == "metric":
+        return METRIC_WORDS.get(value, value)
+    return value.replace("T", " ") if name.startswith("taken") else value
 
 
 @dataclass(frozen=True)

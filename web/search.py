@@ -17,9 +17,9 @@ from flask.typing import ResponseReturnValue
 import api
 import requested
 from calibration import COPY
-from indexes.distances import OF_SHARES, Metric
+from indexes.distances import OF_SHARES
 from search import ImageInfo, Match, SearchResult
-from web.asked import Asked, conditions, in_words, shown_examples
+from web.asked import METRIC_WORDS, Asked, conditions, in_words, shown_examples
 from web.files import revalidated, version_of
 
 pages = Blueprint("search", __name__)
@@ -37,17 +37,6 @@ MEANINGS = (
 )
 """From which share of random pairs that are less alike on a match is called what, and what that is in words."""
 THE_SAME = "nearly the same"
-METRIC_WORDS: Mapping[Metric, str] = {
-    "cosine": "cosine",
-    "euclidean": "euclidean",
-    "sqeuclidean": "euclidean, squared",
-    "cityblock": "city block",
-    "chebyshev": "Chebyshev",
-    "canberra": "Canberra",
-    "correlation": "correlation",
-    "braycurtis": "Bray–Curtis",
-    "jensenshannon": "Jensen–Shannon",
-}
 LEAST_SHAPE, MOST_SHAPE, SHAPE_STEP = 70, 240, 5
 """Widths in hundredths of heights that `app.css` has a class for: rows are as high as their pictures are without a script."""
 
