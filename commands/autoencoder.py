@@ -114,9 +114,9 @@ def _learn(arguments: argparse.Namespace, settings: Settings) -> int:
         on_note=lambda note: print(f"NOTE: {note}", file=sys.stderr),
     )
     if arguments.json:
-        print(json.dumps(_learned_report(learned), indent=2))
+        print(json.dumps(learned_report(learned), indent=2))
     else:
-        print(_learned_text(learned, settings))
+        print(learned_text(learned, settings))
     return 0
 
 
@@ -136,7 +136,8 @@ def _labels(file: Path | None, settings: Settings) -> dict[int, str]:
     return {record.image_id: label for record, label in zip(records, labels, strict=True) if label is not None}
 
 
-def _learned_report(learned: LearnedProjection) -> dict[str, Any]:
+def learned_report(learned: LearnedProjection) -> dict[str, Any]:
+    """Return what was learnt from labels, for programs: `finetune.py --projection` says the same."""
     report = asdict(learned)
     generation = report.pop("generation")
     return {
@@ -149,7 +150,8 @@ def _learned_report(learned: LearnedProjection) -> dict[str, Any]:
     }
 
 
-def _learned_text(learned: LearnedProjection, settings: Settings) -> str:
+def learned_text(learned: LearnedProjection, settings: Settings) -> str:
+    """Return what was learnt from labels, for people."""
     index, dim = learned.generation.get("index") or {}, learned.generation["reducer"]["dim"]
     how = "learnt now" if learned.trained else "learnt before from the same labels and vectors"
     lines = [
@@ -158,7 +160,7 @@ def _learned_text(learned: LearnedProjection, settings: Settings) -> str:
     ]
     for change, what in (
         (learned.held_out, "photographs left out of a fit"),
-        (learned.unseen, "classes left out of a fit"),
+        (learned.unseen, "photographs of classes left out of a fit"),
         (learned.others, "images with other labels"),
     ):
         if change is not None:

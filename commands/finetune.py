@@ -17,9 +17,8 @@ from config import Settings, add_setting_arguments, settings_from_arguments
 from errors import LookalikeError
 
 if TYPE_CHECKING:
-    from finetune import Finetuned, Job, Projected
+    from finetune import Finetuned, Job
     from finetuning.training import Epoch, Progress
-    from reducing import LearnedProjection
 
 SETTINGS = ("rsc_files", "weights", "threads", "gpus")
 EPILOG = """examples:
@@ -192,43 +191,18 @@ def _network_text(finetuned: Finetuned, settings: Settings) -> str:
 
 
 def _project(arguments: argparse.Namespace, settings: Settings) -> int:
+    from commands.autoencoder import learned_report, learned_text
     from finetune import project
 
     projected = project(_job(arguments, settings))
-    if arguments.json:
-        print(json.dumps({**asdict(projected.learned), "not_in_collection": projected.not_there}, indent=2))
-    else:
-        print(_projection_text(projected, settings))
-    return 0
-
-
-def _projection_text(projected: Projected, settings: Settings) -> str:
-    learned = projected.learned
-    lines = [
-        f"Learnt:   {len(learned.classes):,} classes from {sum(learned.classes.values()):,} images of the collection"
-    ]
     if projected.not_there:
-        lines.append(
-            f"          {projected.not_there:,} labelled photographs are not in the collection and were left out"
+        print(
+            f"NOTE: {projected.not_there:,} labelled photographs are not in the collection and were left out.",
+            file=sys.stderr,
         )
-    lines += [f"  mAP of {name}: {before:.3f} before, {after:.3f} after" for name, before, after in _changes(learned)]
-    lines += [f"WARNING:  {learned.warning}"] if learned.warning else []
-    option = _folder_option(settings)
-    lines += [
-        f"Time:     {learned.seconds:,.1f} s",
-        f"Search:   python app.py{option}",
-        f"Go back:  python autoencoder.py --reducer none{option}",
-    ]
-    return "\n".join(lines)
-
-
-def _changes(learned: LearnedProjection) -> list[tuple[str, float, float]]:
-    changes = (
-        ("photographs left out of such fits", learned.held_out),
-        ("classes left out of such fits", learned.unseen),
-        ("other classes of the collection", learned.others),
-    )
-    return [(name, change.before, change.after) for name, change in changes if change is not None]
+    learned = projected.learned
+    print(json.dumps(learned_report(learned), indent=2) if arguments.json else learned_text(learned, settings))
+    return 0
 
 
 def _folder_option(settings: Settings) -> str:
