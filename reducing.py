@@ -317,24 +317,9 @@ def forget_projection(
 
 
 def _shown(snapshot: Snapshot, labels: Mapping[int, str], on_note: Callable[[str], None]) -> _Shown:
-    """Return what can be learnt from `labels`; pictures of equal contents count once. Raises `LabelError`."""
-    wanted = np.array(sorted(labels), dtype=np.int64)
-    places = np.flatnonzero(np.isin(snapshot.ids, wanted))
-    by_row: dict[int, tuple[int, set[str]]] = {}
-    for place in places.tolist():
-        by_row.setdefault(int(snapshot.rows[place]), (place, set()))[1].add(labels[int(snapshot.ids[place])])
-    several = sum(len(names) > 1 for _, names in by_row.values())
-    if several:
-        on_note(
-            f"{several:,} pictures have several labels at once, as copies in several folders do: they are left out."
-        )
-    named = [(place, names.pop()) for place, names in by_row.values() if len(names) == 1]
-    most = min(LABELLED_VECTORS, LABELLED_BYTES // (4 * snapshot.dim))
-    if len(named) > most:
-        on_note(f"It is learnt from {most:,} of the {len(named):,} labelled photographs, by chance.")
-        chosen = np.random.default_rng(SEED).choice(len(named), most, replace=False)
-        named = [named[number] for number in np.sort(chosen).tolist()]
-    counts = Counter(name for _, name in named)
+    """Return what can be learnt from `labels`: the classes that several pictures have. Raises `LabelError`."""
+    named = _some(_pictures(snapshot, labels, on_note), snapshot.dim, on_note)
+    counts = Counter(named.values())
     single = sorted(name for name, count in counts.items() if count < 2)
     names = sorted(set(counts) - set(single))
     if len(names) < 2:
@@ -344,10 +329,33 @@ def _shown(snapshot: Snapshot, labels: Mapping[int, str], on_note: Callable[[str
             "more images labels, in the pages or by a file: python autoencoder.py --reducer projection --labels FILE.csv"
         )
     if single:
-        on_note(f"{len(single):,} labels have one photograph, which shows nothing in common: {', '.join(single[:5])}.")
+        told = ", ".join(single[:5]) + (", …" if len(single) > 5 else "")
+        on_note(f"Labels of a single photograph are left out, {len(single):,}: {told}.")
     numbers = {name: number for number, name in enumerate(names)}
-    kept = sorted((place, numbers[name]) for place, name in named if name in numbers)
+    kept = [(place, numbers[name]) for place, name in sorted(named.items()) if name in numbers]
     return _Shown(np.array([place for place, _ in kept]), np.array([number for _, number in kept]), tuple(names))
+
+
+def _pictures(snapshot: Snapshot, labels: Mapping[int, str], on_note: Callable[[str], None]) -> dict[int, str]:
+    """Return the places in `snapshot` that have labels, and these: each picture once, and none that has several."""
+    places = np.flatnonzero(np.isin(snapshot.ids, np.array(sorted(labels), dtype=np.int64)))
+    by_row: dict[int, tuple[int, set[str]]] = {}
+    for place in places.tolist():
+        by_row.setdefault(int(snapshot.rows[place]), (place, set()))[1].add(labels[int(snapshot.ids[place])])
+    several = sum(len(names) > 1 for _, names in by_row.values())
+    if several:
+        on_note(f"Pictures with several labels at once, as copies in several folders have, are left out: {several:,}.")
+    return {place: names.pop() for place, names in by_row.values() if len(names) == 1}
+
+
+def _some(named: dict[int, str], dim: int, on_note: Callable[[str], None]) -> dict[int, str]:
+    """Return `named`, or as many of it by chance as memory should hold."""
+    most = min(LABELLED_VECTORS, LABELLED_BYTES // (4 * dim))
+    if len(named) <= most:
+        return named
+    on_note(f"It is learnt from {most:,} of the {len(named):,} labelled photographs, by chance.")
+    chosen = np.random.default_rng(SEED).choice(np.array(list(named)), most, replace=False)
+    return {place: named[place] for place in chosen.tolist()}
 
 
 def _labelled(store: Store, snapshot: Snapshot, shown: _Shown) -> Labelled:

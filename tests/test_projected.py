@@ -253,8 +253,8 @@ def test_copies_under_several_labels_and_labels_of_one_picture_are_left_out(own_
     learned = learn_projection(own_copy, {**labels, COUNT + 1: "5", 40: "alone", 9999: "0"}, on_note=notes.append)
     assert learned.classes["0"] == sum(label == "0" for label in labels.values()) - 1
     assert learned.learnt_from == len(labels) - 1
-    assert any("1 pictures have several labels" in note for note in notes)
-    assert any("one photograph" in note and "alone" in note for note in notes)
+    assert any("several labels at once" in note for note in notes)
+    assert any("a single photograph" in note and "alone" in note for note in notes)
 
 
 @pytest.mark.parametrize(
