@@ -112,6 +112,19 @@ def test_a_generation_is_published_again_only_when_something_changed(settings: S
         assert current(writer).number == before.number
 
 
+def test_an_index_that_cannot_be_built_takes_nothing_with_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexes.building._run_child", lambda *given: (1, "", "no room"))
+    with open_writer(settings.rsc_files, command="test") as writer:
+        publish_view(writer, current(writer), "groups", write_view, options={}, report={})
+        publish(writer, MANIFEST.key, replace(settings, index="annoy"))
+        after = current(writer)
+    assert "no room" in after.manifest["index"]["reason"]
+    assert (after.folder / "groups.txt").read_text() == "seven"
+    assert not (after.folder / "ids.npy").exists()
+
+
 def test_a_service_opens_a_view_once_for_each_generation(settings: Settings) -> None:
     opened = []
 
