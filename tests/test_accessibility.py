@@ -31,6 +31,7 @@ PAGES = (
     "/search?text=cat",
     "/images/1",
     "/browse",
+    "/labels",
     "/groups",
     "/groups/1",
     "/duplicates",

@@ -19,6 +19,7 @@ from search import SearchService
 from store import given_labels, label_images, open_store, open_writer
 from tests.grouped_collection import KINDS, make_collection
 from tests.serving import served
+from tests.test_accessibility import SIZES, complaints
 from tests.test_browser import Watch
 from tests.test_web_map import build_views
 
@@ -312,3 +313,25 @@ def test_marked_images_are_labelled_without_scripts(browser: Browser, address: s
         page.wait_for_url("**/search?like=1&k=5")
     assert list(given(settings).values()) == ["rose"]
     assert 1 not in given(settings)
+
+
+@pytest.mark.browser
+def test_axe_finds_nothing_serious_on_the_page_of_what_was_learnt(browser: Browser, settings: Settings) -> None:
+    label_some(settings)
+    changing = replace(settings, changes="on", edit_token=TOKEN)
+    with served(create_app(service=SearchService(changing, load_network=False))) as address:
+        context = browser.new_context(base_url=address, bypass_csp=True, extra_http_headers=CHANGING)
+        with context:
+            page = context.new_page()
+            page.goto("/labels")
+            page.get_by_role("button", name="Learn from these labels").click()
+            expect(page.get_by_role("heading", name="What was learnt")).to_be_visible()
+            page.get_by_text("Change", exact=False).first.click()
+            for size in SIZES.values():
+                page.set_viewport_size(size)
+                for scheme in ("light", "dark"):
+                    page.emulate_media(color_scheme=scheme)
+                    assert complaints(page) == []
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            page.get_by_role("button", name="Back to the network").click()
+            expect(page.get_by_role("button", name="Learn from these labels")).to_be_enabled()
