@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from backbones import NetworkId
+from errors import BackboneError
 from finetuning.labelled import Labelled, LeftOut
 from finetuning.parts import Company, Parts
 from finetuning.presets import Preset
@@ -76,7 +77,7 @@ def plan_path(folder: Path, digest: str) -> Path:
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """Write a plan, whole or not at all. Raises `DiskFullError`."""
+    """Write a plan, whole or not at all. Raises `DiskFullError`, `BackboneError` where nothing can be written there."""
     values = {
         "photographs": _written(plan.photographs),
         "labels": plan.labels,
@@ -86,9 +87,15 @@ def write_plan(plan: Plan, path: Path) -> None:
         "unseen": _written(plan.company.unseen),
         "unseen_labels": plan.company.unseen_labels,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with reporting_full_disk(path.parent):
-        write_durably(path, json.dumps(values))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with reporting_full_disk(path.parent):
+            write_durably(path, json.dumps(values))
+    except OSError as error:
+        raise BackboneError(
+            f"No network can be trained into {path.parent.parent}: it cannot be written to ({error.strerror}). Mend its "
+            "permissions, or have networks lie elsewhere: the setting networks (LOOKALIKE_NETWORKS)."
+        ) from error
 
 
 def read_plan(path: Path) -> Plan | None:

@@ -33,6 +33,7 @@ from img2vec import index_images
 from store import label_images
 from tests import fake_backbone
 from tests.labelled_pictures import labelled_pictures
+from tests.test_finetune_labelled import fake_cifar10
 
 Run = Callable[[Sequence[Photograph]], dict[str, npt.NDArray[np.float32]]]
 
@@ -187,6 +188,28 @@ def test_where_nothing_is_held_out_the_report_says_whose_accuracy_it_is(photos: 
     assert finetuned is not None
     assert (finetuned.report.judged_by, finetuned.report.judged) == ("validation", 2)
     assert "that flatters" in report_text(finetuned.report, "efficientnet_lite0")
+
+
+def test_networks_that_cannot_be_written_are_told_before_anything_is_trained(
+    photos: Path, trainings: list[Task]
+) -> None:
+    (photos.parent / "rsc").write_text("a file where the folder should be")
+    with pytest.raises(BackboneError, match="it cannot be written to"):
+        finetune(replace(job(photos), settings=Settings(threads=2, networks=photos.parent / "rsc" / "networks")))
+    assert trainings == []
+
+
+def test_cifar10_is_learnt_as_folders_are(
+    tmp_path: Path, trainings: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    fake_cifar10(monkeypatch, lambda: ((pictures, np.arange(40)[:, None] % 10), (pictures, pictures)))
+    notes: list[str] = []
+    sources = Sources(cifar10=True, per_class=3, datasets=tmp_path / "datasets")
+    finetuned = finetune(Job(Settings(rsc_files=tmp_path / "rsc", threads=2), sources, on_note=notes.append))
+    assert finetuned is not None
+    assert (len(finetuned.network.class_names), finetuned.report.judged) == (10, 10)
+    assert f"python img2vec.py {tmp_path / 'datasets' / 'cifar10-3'}" in notes[-1]
 
 
 # What it begins as.
