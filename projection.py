@@ -38,6 +38,8 @@ FOLDS = 3
 """Each class is left out of one fit of three, and half of its photographs out of the two others."""
 LEAST_CLASSES = 4
 MOST_QUERIES = 500
+MOST_AMONG = 5_000
+"""So many photographs, by chance, are asked about, and among so many."""
 SEED = 19_360_901
 
 Bools = npt.NDArray[np.bool_]
@@ -191,13 +193,13 @@ def _folds(classes: Ids, random: np.random.Generator) -> Iterator[tuple[Bools, B
 def _question(
     about: str, axes: Vectors, vectors: Vectors, classes: Ids, asked: Bools, among: Bools, random: np.random.Generator
 ) -> Iterator[_Question]:
-    """Yield the question, unless nobody asked has another of its class among the others; of many that ask, some by chance."""
-    answers = np.bincount(classes[among & (classes >= 0)], minlength=int(classes.max(initial=0)) + 1)
+    """Yield the question, or none where nobody asked has another of its class among the others; of many, some by chance."""
+    near = np.sort(random.permutation(np.flatnonzero(among))[:MOST_AMONG])
+    answers = np.bincount(classes[near][classes[near] >= 0], minlength=int(classes.max(initial=0)) + 1)
     places = np.flatnonzero(asked)
-    places = places[answers[classes[places]] > among[places]]
+    places = places[answers[classes[places]] > np.isin(places, near)]
     if len(places):
-        chosen = np.sort(random.permutation(places)[:MOST_QUERIES])
-        yield _Question(about, axes, vectors, classes, chosen, np.flatnonzero(among))
+        yield _Question(about, axes, vectors, classes, np.sort(random.permutation(places)[:MOST_QUERIES]), near)
 
 
 def _best_strength(questions: Sequence[_Question], heaviest: Vectors) -> float:
@@ -259,12 +261,12 @@ def _joined(parts: Sequence[Change]) -> Change | None:
 
 
 def _mean_average_precision(question: _Question, scores: Vectors) -> float:
-    """Return the mAP of `scores` (asked, among), an image itself left out."""
+    """Return the mAP of `scores` (asked, among), an image itself left out; of equal scores the wrong ones count as nearer."""
     averages = []
     for place, row in zip(question.asked, scores, strict=True):
-        others = question.among != place
-        order = np.argsort(-row[others], kind="stable")
-        right = question.classes[question.among[others][order]] == question.classes[place]
-        ranks = np.flatnonzero(right) + 1
+        right = question.classes[question.among] == question.classes[place]
+        itself = question.among == place
+        best = np.sort(row[right & ~itself])[::-1]
+        ranks = itself.size - itself.sum() - np.searchsorted(np.sort(row[~itself]), best)
         averages.append((np.arange(1, len(ranks) + 1) / ranks).mean())
     return float(np.mean(averages))
