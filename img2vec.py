@@ -35,7 +35,7 @@ from images import Limits, prepare
 from networks import choose_network, load_network, row_of, vectors_manifest
 from pipeline import File, Pipeline, Prepare, Reader, Seen, failed, folder_name, same_contents, show_path
 from publishing import publish
-from store import IMPORTED_BACKBONE, Batch, Record, StoreWriter, VectorsManifest, open_writer
+from store import IMPORTED_BACKBONE, Batch, Record, StoreWriter, VectorsManifest, is_label_given, open_writer
 
 COMMIT_IMAGES = 64
 COMMIT_SECONDS = 2.0
@@ -362,7 +362,7 @@ class _Indexing:
             if moved_from is not None:
                 report.moved += 1
                 # A label that was the old folder's name becomes the new one's; one that a person gave stays.
-                if moved_from.label != folder_name(moved_from.path):
+                if moved_from.label != folder_name(moved_from.path) or is_label_given(self.writer, moved_from.image_id):
                     record = replace(record, label=moved_from.label)
                 self.batch.moved.append((moved_from.image_id, record))
                 return

@@ -22,7 +22,7 @@ from errors import CollectionMismatchError, DiskFullError, WeightsUnavailableErr
 from images import find_images
 from img2vec import Job, Report, index_images
 from networks import check_same_network
-from store import open_store
+from store import label_images, open_store
 from store.writer import StoreWriter
 from tests import fake_backbone
 from tests.fake_backbone import NETWORK, OTHER, FakeBackbone
@@ -130,9 +130,11 @@ def test_a_file_that_was_only_touched_is_unchanged(photos: Path, tmp_path: Path,
 
 def test_a_moved_file_keeps_its_id_and_its_vector(photos: Path, tmp_path: Path, loaded: list[FakeBackbone]) -> None:
     index(photos, tmp_path / "rsc")
+    label_images(tmp_path / "rsc", "even", [1])  # a person said so: the folder happens to say the same
     os.rename(photos / "even", photos / "moved")
     report = index(photos, tmp_path / "rsc")
     assert (report.moved, report.new, report.gone, report.vectorised) == (6, 0, 0, 0)
+    assert [open_store(tmp_path / "rsc").record(image_id).label for image_id in (1, 2)] == ["even", "moved"]
     assert open_store(tmp_path / "rsc").record(1).path == os.fsencode(photos / "moved" / "00.jpg")
     assert searchable(tmp_path / "rsc") == sorted(str(path) for path in photos.rglob("*.jpg"))
 
