@@ -127,11 +127,12 @@ def finetune(job: Job) -> Finetuned | None:
     """
     check_name(job.choices.name)
     preset = preset_of(job.choices)
-    base = _find_base(job)
     given, without_file = _given(job)
     job.on_step("Reading what is in the photographs …")
     labelled = read_contents(given, job.settings)
     labelled = replace(labelled, left_out=(*without_file, *labelled.left_out))
+    check_classes(labelled, least_photographs(job.choices.held_out))  # before weights are downloaded for nothing
+    base = _find_base(job)
     digest = digest_of(labelled, base, preset, job.choices.seed, job.choices.held_out)
     finished = _finished(job, digest)
     if finished is not None:

@@ -162,7 +162,7 @@ def test_an_earlier_training_that_the_name_does_not_mean_any_more_is_told(photos
     again = finetune(replace(job(photos), on_note=notes.append))
     assert again is not None
     assert (again.folder, again.trained, len(notes)) == (first.folder, False, 2)
-    assert "trained later" in notes[-1]
+    assert "trained later" in notes[0]
 
 
 def test_a_training_that_was_stopped_goes_on_with_the_same_photographs(
@@ -209,7 +209,7 @@ def test_cifar10_is_learnt_as_folders_are(
     finetuned = finetune(Job(Settings(rsc_files=tmp_path / "rsc", threads=2), sources, on_note=notes.append))
     assert finetuned is not None
     assert (len(finetuned.network.class_names), finetuned.report.judged) == (10, 10)
-    assert f"python img2vec.py {tmp_path / 'datasets' / 'cifar10-3'}" in notes[-1]
+    assert f"python img2vec.py {tmp_path / 'datasets' / 'cifar10-3'}" in notes[0]
 
 
 # What it begins as.
