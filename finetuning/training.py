@@ -39,6 +39,8 @@ CHECKPOINT = "checkpoint.npz"
 
 _SCALE = 8.0
 """How much a cosine counts in a normalised head to begin with; docs/learning.md has what 4, 16 and 32 did."""
+_LIKE_A_CLASS = 0.3
+"""An unlabelled photograph nearer to a class than this share of the labelled ones to theirs may be of it: it is left out."""
 _HEAD_BATCH = 32
 _RUN_AT_ONCE = 64
 _MOST_JUDGED = 400
@@ -241,15 +243,34 @@ class _Training:
         import tensorflow as tf
 
         task, preset, network = self._task, self._task.preset, self._network
-        material = _material(task, len(unlabelled))
         pooled = self._pooled(np.concatenate([task.train, task.validation]))
-        others = self._before(unlabelled)
-        border = _point_at_means(
-            network.whole, preset.head, _units(pooled[task.train]), task.labels[task.train], others
-        )
+        found = self._before(unlabelled)
+        cosines = _compare(_units(pooled[task.train]), task.labels[task.train], _units(found))
+        strangers = _strangers(cosines)
+        unlabelled, others = tuple(unlabelled[place] for place in strangers), found[strangers]
+        material = _material(task, len(unlabelled))
+        border = _point_at_means(network.whole, preset.head, cosines)
         none = tf.Variable(border) if unlabelled else None
+        head = self._head_stage(pooled, others, none)
+        blocks = replace(
+            head,
+            name="blocks",
+            model=network.tail,
+            read=lambda places, views: self._maps(task.photographs, places, views),
+            read_unlabelled=lambda places: self._maps(unlabelled, places, np.zeros_like(places)),
+            distillation=preset.distillation,
+            views=preset.views,
+            epochs=preset.epochs,
+            batch_size=preset.batch_size,
+            make_optimizer=lambda steps: _optimizer(preset, steps),
+            variables=head.kept,
+        )
+        return [head, blocks] if preset.blocks else [head], material
+
+    def _head_stage(self, pooled: NDArray[np.float32], others: NDArray[np.float32], none: Any | None) -> Stage:
+        preset, network = self._task.preset, self._network
         extra = [] if none is None else [none]
-        head = Stage(
+        return Stage(
             name="head",
             model=network.top,
             read=lambda places, views: pooled[places],
@@ -266,20 +287,6 @@ class _Training:
             kept=[*network.tail.trainable_variables, *extra],
             none=none,
         )
-        blocks = replace(
-            head,
-            name="blocks",
-            model=network.tail,
-            read=lambda places, views: self._maps(task.photographs, places, views),
-            read_unlabelled=lambda places: self._maps(unlabelled, places, np.zeros_like(places)),
-            distillation=preset.distillation,
-            views=preset.views,
-            epochs=preset.epochs,
-            batch_size=preset.batch_size,
-            make_optimizer=lambda steps: _optimizer(preset, steps),
-            variables=head.kept,
-        )
-        return [head, blocks] if preset.blocks else [head], material
 
     def _maps(self, photographs: Sequence[Photograph], places: Ids, views: Ids) -> NDArray[np.float16]:
         chosen = zip(places, views, strict=True)
@@ -364,24 +371,39 @@ def _named(error: ImageError, photograph: Photograph) -> ImageError:
     return type(error)(f"{path}: {error} It could be read before the training; put it back, or leave it out.")
 
 
-def _point_at_means(
-    whole: Any, head: Head, units: NDArray[np.float32], labels: Ids, unlabelled: NDArray[np.float32]
-) -> float:
-    """Begin a normalised head with the mean direction of each class: better than any chance, and the same for every seed.
+@dataclass(frozen=True)
+class _Cosines:
+    """How near photographs are to the classes before training: `means` (classes, dim) are their directions.
 
-    `units` are the labelled vectors at length 1. Returns where the logit of "none of these" begins: half way between the cosine
-    of a labelled vector with its class and that of an unlabelled one with the class nearest to it.
+    `own` (train,) of each labelled vector with its own class, `unlabelled` (unlabelled,) with the class nearest to it.
+    """
+
+    means: NDArray[np.float32]
+    own: NDArray[np.float32]
+    unlabelled: NDArray[np.float32]
+
+
+def _compare(units: NDArray[np.float32], labels: Ids, unlabelled: NDArray[np.float32]) -> _Cosines:
+    """Compare vectors of length 1; each class has some."""
+    means = _units(np.stack([units[labels == place].mean(axis=0) for place in range(labels.max() + 1)]))
+    return _Cosines(means, (units * means[labels]).sum(axis=1), (unlabelled @ means.T).max(axis=1))
+
+
+def _strangers(cosines: _Cosines) -> Ids:
+    """Return the places of the unlabelled photographs that can be taken for "none of these"."""
+    return np.flatnonzero(cosines.unlabelled < np.quantile(cosines.own, _LIKE_A_CLASS))
+
+
+def _point_at_means(whole: Any, head: Head, cosines: _Cosines) -> float:
+    """Begin a normalised head with the direction of each class: better than any chance, and the same for every seed.
+
+    Returns where the logit of "none of these" begins: half way between what labelled and unlabelled photographs have.
     """
     if not head.normalised or head.units:
         return 0.0
-    (kernel,) = whole.get_layer("logits").get_weights()
-    means = _units(np.stack([units[labels == place].mean(axis=0) for place in range(kernel.shape[1])]))
-    whole.get_layer("logits").set_weights([_SCALE * means.T])
-    if not len(unlabelled):
-        return 0.0
-    own = (units * means[labels]).sum(axis=1).mean()
-    nearest = (_units(unlabelled) @ means.T).max(axis=1).mean()
-    return float(_SCALE * (own + nearest) / 2)
+    whole.get_layer("logits").set_weights([_SCALE * cosines.means.T])
+    nearest = cosines.unlabelled if len(cosines.unlabelled) else cosines.own
+    return float(_SCALE * (cosines.own.mean() + nearest.mean()) / 2)
 
 
 def _units(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -306,6 +306,16 @@ def test_unlabelled_photographs_are_told_from_the_classes_and_held_where_they_we
     assert 1 - kept[2] < (1 - kept[1]) / 2
 
 
+def test_an_unlabelled_photograph_that_looks_like_a_class_is_not_learnt_as_none_of_these() -> None:
+    directions = np.eye(3, 4, dtype=np.float32)
+    own = finetuning.training._units(
+        np.repeat(directions, 5, axis=0) + np.linspace(0, 0.3, 15, dtype=np.float32)[:, None]
+    )
+    unlabelled = np.vstack([directions[1:2], np.eye(4, dtype=np.float32)[3:], own[:1]])
+    cosines = finetuning.training._compare(own, np.repeat(np.arange(3), 5), unlabelled)
+    assert finetuning.training._strangers(cosines).tolist() == [1]
+
+
 def test_an_unreadable_photograph_is_named_and_an_unlabelled_one_left_out(world: World, tmp_path: Path) -> None:
     task = world.task(tmp_path, replace(PRESET, head_epochs=1, blocks=0))
     broken = tmp_path / "broken.png"
