@@ -311,7 +311,7 @@ def test_an_unlabelled_photograph_that_looks_like_a_class_is_not_learnt_as_none_
     own = finetuning.training._units(
         np.repeat(directions, 5, axis=0) + np.linspace(0, 0.3, 15, dtype=np.float32)[:, None]
     )
-    unlabelled = np.vstack([directions[1:2], np.eye(4, dtype=np.float32)[3:], own[:1]])
+    unlabelled = np.vstack([own[7:8], np.eye(4, dtype=np.float32)[3:], own[2:3]])
     cosines = finetuning.training._compare(own, np.repeat(np.arange(3), 5), unlabelled)
     assert finetuning.training._strangers(cosines).tolist() == [1]
 
