@@ -62,43 +62,47 @@ def publish(
     options = IndexOptions(settings.index, settings.trees, settings.search_k)
     reducer_file = _wanted_reducer(writer, key, settings, current, on_note)
     reducer = None if reducer_file is None else _Named.load(reducer_file)
-    projection = reducer if reducer is not None and reducer.reducer.orders else None
-    # Which image has which vector: the published generation is still true when this is the same.
-    digest = hashlib.sha256(own.ids.tobytes() + own.rows.tobytes()).hexdigest()
-    manifest: dict[str, Any] = {
-        "vectors_key": key,
-        "vectors_digest": digest if projection is None else f"{digest}+{projection.name}",
-        "images": len(own),
-        "reducer": None if reducer is None else reducer.about,
-    }
-    if projection is not None:
-        manifest["projected"] = asdict(_Projected(projection.name, own.file, len(own.matrix), projection.reducer.dim))
+    projected = None if reducer is None else _Projected.of(reducer, own)
+    manifest = _manifest(own, key, reducer, projected)
     before = current if current is not None and current.manifest["vectors_key"] == key else None
-    searched_file = own.file if projection is None else f"{own.file}+{projection.name}"
-    if before is not None and _says_the_same(before, manifest, searched_file, options):
+    file = own.file if projected is None else projected.searched_file
+    if before is not None and _says_the_same(before, manifest, file, options):
         return before.manifest
+    step = on_step if len(own) >= LONG else _say_nothing
     with writer.new_generation(manifest) as folder:
         manifest["views"] = {} if before is None else _carry_views(before, folder)
         if reducer_file is not None:
             link_or_copy(reducer_file, folder / REDUCER_FILE)
-        snapshot = own
-        if projection is not None:
-            if len(own) >= LONG:
-                on_step(f"Projecting {len(own):,} vectors …")
-            snapshot = _project(own, projection, folder, before)
-        if len(snapshot) >= LONG:
-            on_step(f"Building an index over {len(snapshot):,} images …")
+        snapshot, reduction = own, None if reducer is None else reducer.reduction
+        if reducer is not None and projected is not None:
+            step(f"Projecting {len(own):,} vectors …")
+            snapshot, reduction = _project(own, reducer.reducer, projected, folder, before), None
+        step(f"Building an index over {len(own):,} images …")
         previous = None if before is None else (before.folder, IndexManifest(**before.manifest["index"]))
-        reduction = None if reducer is None or projection is not None else reducer.reduction
         index = build_index(snapshot, folder, options, reduction=reduction, previous=previous, stop=stop)
         manifest["index"] = asdict(index)
         calibration = measure_calibration(snapshot)
         manifest["calibration"] = asdict(calibration)
-        if len(snapshot) >= LONG:
-            on_step("Averaging each image with those nearest to it, for the order of pages …")
+        step("Averaging each image with those nearest to it, for the order of pages …")
         manifest["ranking"] = _build_ranking(writer, snapshot, folder, before, stop, calibration.matches)
         manifest["created_at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return manifest
+
+
+def _say_nothing(step: str) -> None:
+    """What is short needs no words."""
+
+
+def _manifest(own: Snapshot, key: str, reducer: _Named | None, projected: _Projected | None) -> dict[str, Any]:
+    """Return what a generation's manifest says before anything is computed: where it is the same, all else would be."""
+    digest = hashlib.sha256(own.ids.tobytes() + own.rows.tobytes()).hexdigest()  # which image has which vector
+    manifest = {
+        "vectors_key": key,
+        "vectors_digest": digest if projected is None else f"{digest}+{projected.name}",
+        "images": len(own),
+        "reducer": None if reducer is None else reducer.about,
+    }
+    return manifest if projected is None else {**manifest, "projected": asdict(projected)}
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,8 @@ def _wanted_reducer(
         return None
     if not path.exists():
         on_note(
-            f"The index is to hold vectors made smaller by {kind}, but none is trained for the vectors of {key} yet: it is "
-            f"built without a reducer. Train one: python autoencoder.py --reducer {kind}"
+            f"The collection is to be searched by the reducer {kind}, but none is trained for the vectors of {key} yet: it goes "
+            f"on without one. Train it: python autoencoder.py --reducer {kind}"
         )
         return None
     return path
@@ -278,6 +282,18 @@ class _Projected:
     rows: int
     dim: int
 
+    @staticmethod
+    def of(reducer: _Named, own: Snapshot) -> _Projected | None:
+        """Return what `reducer` makes of a vectors file; None where it is none that answers are in the order of."""
+        if not reducer.reducer.orders:
+            return None
+        return _Projected(reducer.name, own.file, len(own.matrix), reducer.reducer.dim)
+
+    @property
+    def searched_file(self) -> str:
+        """What tells these rows from those of other projections: `Snapshot.file` of what is searched."""
+        return f"{self.file}+{self.name}"
+
     def lies_in(self, folder: Path) -> bool:
         path = folder / PROJECTED_FILE
         return path.is_file() and path.stat().st_size == self.rows * self.dim * VECTOR_DTYPE.itemsize
@@ -310,7 +326,8 @@ def searched(store: Store, generation: Generation) -> Searched:
     if matrix is None or known < count:
         parts = [*_projected_blocks(own, projection, known)]
         matrix = np.concatenate(parts if matrix is None else [matrix, *parts])
-    return Searched(replace(own, matrix=matrix, file=f"{own.file}+{projected.name}"), own, projection)
+    now = replace(projected, file=own.file)
+    return Searched(replace(own, matrix=matrix, file=now.searched_file), own, projection)
 
 
 def searched_snapshot(store: Store, generation: Generation) -> Snapshot:
@@ -324,27 +341,28 @@ def _projected_blocks(own: Snapshot, projection: Reducer, first: int) -> Iterato
         yield projection.apply(widened(np.asarray(own.matrix[start : start + BLOCK_ROWS]))).astype(VECTOR_DTYPE)
 
 
-def _project(own: Snapshot, projection: _Named, folder: Path, before: Generation | None) -> Snapshot:
-    """Write the projected vectors into a generation's `folder`, those that the generation `before` has carried over."""
-    path, dim = folder / PROJECTED_FILE, projection.reducer.dim
-    known = 0
-    told = None if before is None else before.manifest.get("projected")
-    if before is not None and told is not None:
-        projected = _Projected(**told)
-        same = (projected.name, projected.file) == (projection.name, own.file) and projected.lies_in(before.folder)
-        if same and projected.rows <= len(own.matrix):
-            known = projected.rows
-            # A link would let what is added now grow the file of the generation before.
-            link_or_copy(before.folder / PROJECTED_FILE, path) if known == len(own.matrix) else shutil.copyfile(
-                before.folder / PROJECTED_FILE, path
-            )
-    if known < len(own.matrix):
+def _project(
+    own: Snapshot, projection: Reducer, projected: _Projected, folder: Path, before: Generation | None
+) -> Snapshot:
+    """Write the projected vectors into a generation's `folder`; those of the generation `before` are carried over if true."""
+    path, known = folder / PROJECTED_FILE, 0
+    told = {} if before is None else before.manifest.get("projected")
+    if before is not None and told:
+        last = _Projected(**told)
+        if (
+            replace(last, rows=projected.rows) == projected
+            and last.rows <= projected.rows
+            and last.lies_in(before.folder)
+        ):
+            known = last.rows
+            # Where rows are added, a link would let the file of the generation before grow, too.
+            carry = link_or_copy if known == projected.rows else shutil.copyfile
+            carry(before.folder / PROJECTED_FILE, path)
+    if known < projected.rows or not projected.rows:
         with open(path, "ab") as file:
-            for block in _projected_blocks(own, projection.reducer, known):
+            for block in _projected_blocks(own, projection, known):
                 file.write(block.tobytes())
-    path.touch()
-    projected = _Projected(projection.name, own.file, len(own.matrix), dim)
-    return replace(own, matrix=projected.open(folder), file=f"{own.file}+{projection.name}")
+    return replace(own, matrix=projected.open(folder), file=projected.searched_file)
 
 
 def open_index(store: Store, generation: Generation, found: Searched | None = None) -> Index:
