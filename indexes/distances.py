@@ -108,5 +108,5 @@ def _check_shares(vectors: npt.NDArray[Any], whose: str, metric: Metric) -> None
     if least < 0:
         raise QueryError(
             f"The distance {metric} compares vectors without numbers below 0, and {whose} {least:.4g}. Choose another distance, "
-            "such as cosine or cityblock, or search by scores: `python img2vec.py --layer scores`."
+            "such as cosine or cityblock, or search by scores: `python img2vec.py --layer scores`, with a network that has them."
         )

@@ -14,6 +14,7 @@ import requested
 import shapes
 from described import described
 from search.sheet import MOST_MATCHES, SHEET_K, sheet_of
+from search.stages import timed
 from web.files import revalidated, version_of
 
 pages = Blueprint("sheets", __name__)
@@ -31,9 +32,10 @@ def sheet() -> Response:
     query = requested.wanted_query({**usual, **fields}, requested.wanted_likes(fields, box_of_first=True))
     most = min(MOST_MATCHES, requested.most_answered())
     query = replace(query, k=min(query.k or most, most), thumbnail=True)
-    service = requested.service()
-    drawn = BytesIO()
-    sheet_of(service, query, service.search(query)).save(drawn, "PNG")
+    service, drawn = requested.service(), BytesIO()
+    found = service.search(query)
+    with timed("render"):
+        sheet_of(service, query, found).save(drawn, "PNG")
     content = drawn.getvalue()
     response = send_file(BytesIO(content), mimetype="image/png", download_name="nearest.png", etag=version_of(content))
     return revalidated(response)
