@@ -21,7 +21,7 @@ ifdef RSC_FILES
 export LOOKALIKE_RSC_FILES := $(value RSC_FILES)
 endif
 
-.PHONY: help install run test lint bench bench-web screenshots clean
+.PHONY: help install run test lint bench bench-web bench-learn screenshots clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ bench: .venv/dev.stamp ## measure speed and memory
 
 bench-web: .venv/dev.stamp ## measure the service under load
 	.venv/bin/python -m benchmarks --only web
+
+bench-learn: .venv/dev.stamp ## measure what labels give
+	.venv/bin/python -m benchmarks --only learn
 
 screenshots: .venv/dev.stamp ## make the pictures of the README
 	.venv/bin/python -m docs.screenshots

@@ -17,6 +17,7 @@ from ann import available_kinds
 from benchmarks.alone import Step
 from benchmarks.duplicates import measure_duplicates
 from benchmarks.groups import measure_groups
+from benchmarks.learn import measure_learn
 from benchmarks.map_page import measure_map_page
 from benchmarks.maps import measure_maps
 from benchmarks.processes import Finished, run_measured
@@ -257,4 +258,5 @@ PARTS: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "maps": measure_maps,
     "map_page": measure_map_page,
     "web": measure_web,
+    "learn": measure_learn,
 }
