@@ -364,6 +364,26 @@ def test_more_blocks_than_a_network_has_are_refused_with_their_number(world: Wor
         finish(world.task(tmp_path, replace(PRESET, blocks=9)), world)
 
 
+def test_a_network_of_many_branches_begins_as_its_base(world: World, tmp_path: Path) -> None:
+    """Weights go over by place, and a branch may look like its neighbour: what comes out tells that each is where it was."""
+    import keras
+
+    from backbones.keras_engine import _built
+
+    row = replace(BACKBONES["inception_v3"], input_size=(75, 75))
+    keras.utils.set_random_seed(1)
+    base = _built(row, include_top=False)
+    for layer in base.layers:  # batch normalisation begins as the same for all, which would hide an exchange
+        layer.set_weights([np.random.default_rng(2).permuted(array + 0.1) for array in layer.get_weights()])
+    base.save_weights(str(tmp_path / "base.weights.h5"))
+    task = world.task(tmp_path, replace(PRESET, blocks=1))
+    network = finetuning.training._build(task, row, tmp_path / "base.weights.h5")
+    pixels = np.random.default_rng(0).normal(size=(2, 75, 75, 3)).astype(np.float32)
+    before = network.before(network.front(pixels))
+    np.testing.assert_allclose(network.tail(network.front(pixels))["avg_pool"], before, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.mean(base(pixels), axis=(1, 2)), before, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "blocks", "begins_after"),
     [
