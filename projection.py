@@ -18,7 +18,6 @@ Source: Fisher's discriminant analysis with a shrunk covariance, as scikit-learn
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from errors import LabelError
-from vectors import Ids, Vectors, unit_vectors
+from vectors import Ids, Vectors
 
 SHRINKAGE = 0.5
 STRENGTHS = (0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0)
@@ -92,16 +91,15 @@ def learn(labelled: Labelled, squares: npt.NDArray[np.float64], dim: int) -> Lea
     say which axes are heavy. Raises `LabelError` where all photographs of each class are equal.
     """
     axes = _discriminant_axes(labelled.vectors, labelled.classes, labelled.unlabelled)
+    heaviest = _matrix(np.empty((len(squares), 0), np.float32), 0.0, squares, dim)
     questions = list(_questions(labelled, axes))
-    strength = _best_strength(questions, _matrix(np.empty((len(squares), 0), np.float32), 0.0, squares, dim))
-    changes: dict[str, list[Change]] = {"held_out": [], "unseen": [], "others": []}
-    for _, same_fit in itertools.groupby(questions, key=lambda question: id(question.axes)):
-        asked = list(same_fit)
-        matrix = _matrix(asked[0].axes, strength, squares, dim)
-        for question in asked:
-            changes[question.about].append(_change(question, matrix))
-    whole = _matrix(axes, strength, squares, dim)
-    return Learned(whole, strength, **{about: _joined(parts) for about, parts in changes.items()})
+    held_out, unseen, others = (_answers(questions, about, heaviest) for about in ("held_out", "unseen", "others"))
+    place = _best_strength(held_out, [answers for answers in (unseen, others) if answers is not None])
+    return Learned(
+        _matrix(axes, STRENGTHS[place], squares, dim),
+        STRENGTHS[place],
+        *(None if answers is None else answers.at(place) for answers in (held_out, unseen, others)),
+    )
 
 
 def _discriminant_axes(vectors: Vectors, classes: Ids, unlabelled: Vectors) -> Vectors:
@@ -202,62 +200,57 @@ def _question(
         yield _Question(about, axes, vectors, classes, np.sort(random.permutation(places)[:MOST_QUERIES]), near)
 
 
-def _best_strength(questions: Sequence[_Question], heaviest: Vectors) -> float:
-    """Return the strength by which photographs held out are found best, of those by which nothing else loses too much.
+@dataclass(frozen=True)
+class _Answers:
+    """The mAP of all questions about one thing: `before`, and `after` float64 (s,) with each of `STRENGTHS`."""
 
-    `heaviest` (dim, size) are the axes of the vectors before they are stretched: those of each strength would take as long to
-    find as a fit, and differ little.
+    before: float
+    after: npt.NDArray[np.float64]
+    images: int
+    classes: int
+
+    def at(self, place: int) -> Change:
+        """Return what the strength at `place` changes."""
+        return Change(round(self.before, 4), round(float(self.after[place]), 4), self.images, self.classes)
+
+
+def _answers(questions: Sequence[_Question], about: str, heaviest: Vectors) -> _Answers | None:
+    """Return what came of the questions `about` something, each image that asked counting as often; None where none did.
+
+    `heaviest` (dim, size) are the axes of the vectors before they are stretched: those after it, for each fit and strength, would
+    take as long to find as the fits, and differ little.
     """
-    gains = {}
-    for about in ("held_out", "unseen", "others"):
-        asked = [question for question in questions if question.about == about]
-        if asked:
-            gains[about] = np.average(
-                [_by_strength(question, heaviest) for question in asked],
-                axis=0,
-                weights=[len(question.asked) for question in asked],
-            )
-    held_out = gains.pop("held_out", np.array(STRENGTHS))
-    if not gains:
-        return USUAL_STRENGTH
-    bearable = [place for place in range(len(STRENGTHS)) if min(gain[place] for gain in gains.values()) >= -MAY_LOSE]
-    return STRENGTHS[max(bearable, key=lambda place: float(held_out[place]), default=0)]
+    asked = [question for question in questions if question.about == about]
+    if not asked:
+        return None
+    weights = [len(question.asked) for question in asked]
+    figures = np.average([_figures(question, heaviest) for question in asked], axis=0, weights=weights)
+    classes = np.concatenate([question.classes[question.asked] for question in asked])
+    return _Answers(float(figures[0]), figures[1:], sum(weights), len(np.unique(classes)))
 
 
-def _by_strength(question: _Question, heaviest: Vectors) -> npt.NDArray[np.float64]:
-    """Return by how much the mAP of a question rises with each of `STRENGTHS`, float64 (s,)."""
+def _figures(question: _Question, heaviest: Vectors) -> npt.NDArray[np.float64]:
+    """Return the mAP of a question before, and with each of `STRENGTHS`: float64 (1 + s,)."""
     asked, among = question.vectors[question.asked], question.vectors[question.among]
     asked_axes, among_axes = asked @ question.axes, among @ question.axes
-    before = _mean_average_precision(question, asked @ among.T)
+    figures = [_mean_average_precision(question, asked @ among.T)]
     asked, among = asked @ heaviest, among @ heaviest
     plain, along = asked @ among.T, asked_axes @ among_axes.T
-    squared, squared_axes = (
-        np.vecdot(among, among) + 1e-9,
-        np.vecdot(among_axes, among_axes),
-    )  # a vector may be all zeros
-    gains = []
+    squared, squared_axes = np.vecdot(among, among), np.vecdot(among_axes, among_axes)
+    squared[squared == 0] = 1  # a vector of zeros is alike to nothing
     for b in STRENGTHS:
         scores = (plain + b * b * along) / np.sqrt(squared + b * b * squared_axes)
-        gains.append(_mean_average_precision(question, scores) - before)
-    return np.array(gains)
+        figures.append(_mean_average_precision(question, scores))
+    return np.array(figures)
 
 
-def _change(question: _Question, matrix: Vectors) -> Change:
-    """Answer a question by the vectors as they are and by what `matrix` makes of them."""
-    before, after = (
-        _mean_average_precision(question, vectors[question.asked] @ vectors[question.among].T)
-        for vectors in (question.vectors, unit_vectors(question.vectors @ matrix))
-    )
-    return Change(before, after, len(question.asked), len(np.unique(question.classes[question.asked])))
-
-
-def _joined(parts: Sequence[Change]) -> Change | None:
-    """Return what several fits came to, each image that asked counting once a time; None of nothing."""
-    images = sum(part.images for part in parts)
-    if not images:
-        return None
-    before, after = (sum(getattr(part, name) * part.images for part in parts) / images for name in ("before", "after"))
-    return Change(round(before, 4), round(after, 4), images, max(part.classes for part in parts))
+def _best_strength(held_out: _Answers | None, never_seen: Sequence[_Answers]) -> int:
+    """Return the place of the strength by which what was held out is found best, of those by which nothing loses too much."""
+    if not never_seen:
+        return STRENGTHS.index(USUAL_STRENGTH)
+    lost = np.max([answers.before - answers.after for answers in never_seen], axis=0)
+    found = np.array(STRENGTHS) if held_out is None else held_out.after
+    return int(np.argmax(np.where(lost <= MAY_LOSE, found, -1))) if lost.min() <= MAY_LOSE else 0
 
 
 def _mean_average_precision(question: _Question, scores: Vectors) -> float:
