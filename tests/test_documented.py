@@ -188,7 +188,7 @@ def test_fields_that_a_form_leaves_empty_are_not_given(site: Served) -> None:
     for path, fields in ((path, said["get"]["parameters"]) for path, said in paths.items() if "get" in said):
         if any(field["required"] for field in fields):
             continue
-        given = {field["name"]: "" for field in fields} | ({"image_id": "7"} if path.endswith("/search") else {})
+        given = {field["name"]: "" for field in fields} | ({"image_id": "7"} if "/search" in path else {})
         address, token = site.address.removesuffix("/api/v1") + path, {"Authorization": f"Bearer {TOKEN}"}
         answer = requests.get(address, params=given, headers=token, timeout=30)
         refused += [] if answer.status_code == 200 else [(path, answer.text)]

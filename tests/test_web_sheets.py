@@ -75,7 +75,8 @@ def test_a_picture_that_was_sent_stands_on_its_sheet(client: FlaskClient, servic
 
 
 @pytest.mark.parametrize(
-    ("asked", "k"), [("", 10), ("&k=3", 3), ("&k=48", 48), ("&k=all", 48), ("&radius=1", 48), ("&k=4&page=2", 4)]
+    ("asked", "k"),
+    [("", 10), ("&k=&radius=", 10), ("&k=3", 3), ("&k=48", 48), ("&k=all", 48), ("&radius=1", 48), ("&k=4&page=2", 4)],
 )
 def test_a_sheet_has_ten_images_or_as_many_as_are_asked_for(
     client: FlaskClient, service: FakeService, asked: str, k: int

@@ -28,8 +28,10 @@ def sheet() -> Response:
     """Draw what a search asks with and the nearest images beside it: ten, or `k`, but 50 at most."""
     fields = requested.request_fields()
     requested.refuse_unknown(fields)
-    usual = {} if "radius" in fields else {"k": [SHEET_K]}
-    query = requested.wanted_query({**usual, **fields}, requested.wanted_likes(fields, box_of_first=True))
+    likes = requested.wanted_likes(fields, box_of_first=True)
+    if not requested.wanted_values(fields, "k", "radius"):
+        fields = {**fields, "k": [SHEET_K]}
+    query = requested.wanted_query(fields, likes)
     most = min(MOST_MATCHES, requested.most_answered())
     query = replace(query, k=min(query.k or most, most), thumbnail=True)
     service, drawn = requested.service(), BytesIO()
