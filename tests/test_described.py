@@ -110,6 +110,8 @@ SENT: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("post", "/map/more", {"image_ids": [1, 2]}),
     ("post", "/groups/1/name", {"name": "Reds"}),
     ("delete", "/groups/1/name", {}),
+    ("post", "/labels", {"label": "boat", "image_ids": [1, 2]}),
+    ("delete", "/labels", {"image_ids": [1, 2]}),
     ("post", "/tags", {"tag": "harbour", "image_ids": [1]}),
     ("delete", "/tags", {"tag": "harbour", "image_ids": [1]}),
 )

@@ -22,6 +22,7 @@ from tests.serving import served
 from tests.test_accessibility import SIZES, complaints
 from tests.test_browser import Watch
 from tests.test_web_map import build_views
+from web.shapes import LearnedAnswer
 
 TOKEN = "a-token-to-change-with"
 CHANGING = {"Authorization": f"Bearer {TOKEN}"}
@@ -230,6 +231,7 @@ def test_what_was_learnt_is_told_and_can_be_undone(settings: Settings) -> None:
     assert "Labels have changed since" not in page
     learned = client.post("/api/v1/jobs/learn", headers=CHANGING).get_json()
     assert (learned["classes"], learned["trained"]) == ({"rose": 4, "snow": 6, "coal": 8}, False)
+    assert set(learned) == set(LearnedAnswer.__annotations__)
     label_images(settings.rsc_files, "rose", [5])
     assert "Labels have changed since" in client.get("/labels", headers=CHANGING).text
     assert client.post("/labels/forget", headers=CHANGING).location == "/labels#learn"
