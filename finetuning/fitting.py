@@ -58,10 +58,10 @@ class Material:
 class Stage:
     """What one stage trains: `model` makes `logits` of what `read` returns for (places, views) of photographs.
 
-    `read_unlabelled` does the same for places of unlabelled ones, whose vectors were `before`, float32 (unlabelled, dim): with
-    `distillation`, a new `avg_pool` that points elsewhere costs that much. `none` is the logit of "none of these", or None where
-    there is nothing unlabelled. `variables` are trained, `kept` are those of all stages. `make_optimizer` takes the number of
-    steps.
+    `read_unlabelled` does the same for places of unlabelled ones. `none` is the logit of "none of these", or None where there is
+    nothing unlabelled. With `distillation`, an `avg_pool` that points elsewhere than the vector `before`, float32 (…, dim) of the
+    unlabelled photographs, costs that much; of the labelled ones where there are no others. `variables` are trained, `kept` are
+    those of all stages. `make_optimizer` takes the number of steps.
     """
 
     name: StageName
@@ -173,7 +173,9 @@ class Fitting:
         """Return the sums over the photographs: of the loss, and of those told rightly."""
         labelled = self._stage.read(places, views)
         inputs = np.concatenate([labelled, self._stage.read_unlabelled(others)]) if len(others) else labelled
-        loss, right = step(inputs, self._material.labels[places], self._stage.before[others])
+        loss, right = step(
+            inputs, self._material.labels[places], self._stage.before[places if self._stage.none is None else others]
+        )
         return np.array([float(loss) * len(places), float(right)])
 
 
@@ -198,13 +200,15 @@ def _compiled(stage: Stage, optimizer: Any, material: Material) -> tuple[Any, An
         count, total = tf.shape(labels)[0], tf.shape(logits)[0]
         right = tf.reduce_sum(tf.cast(tf.argmax(logits[:count], axis=1) == labels, tf.float32))
         if stage.none is None:
-            return tf.reduce_mean(_losses(labels, logits, smoothing) * tf.gather(weights, labels)), right
-        logits = tf.concat([logits, tf.fill((total, 1), tf.convert_to_tensor(stage.none))], axis=1)
-        nones = tf.fill((total - count,), tf.constant(classes, labels.dtype))
-        losses = _losses(tf.concat([labels, nones], axis=0), logits, smoothing)
-        loss = tf.reduce_mean(losses[:count] * tf.gather(weights, labels)) + _mean(losses[count:])
+            loss, held = tf.reduce_mean(_losses(labels, logits, smoothing) * tf.gather(weights, labels)), 0
+        else:
+            logits = tf.concat([logits, tf.fill((total, 1), tf.convert_to_tensor(stage.none))], axis=1)
+            nones = tf.fill((total - count,), tf.constant(classes, labels.dtype))
+            losses = _losses(tf.concat([labels, nones], axis=0), logits, smoothing)
+            loss = tf.reduce_mean(losses[:count] * tf.gather(weights, labels)) + _mean(losses[count:])
+            held = count
         if stage.distillation:
-            vectors = tf.cast(outputs["avg_pool"], tf.float32)[count:]
+            vectors = tf.cast(outputs["avg_pool"], tf.float32)[held:]
             cosines = tf.reduce_sum(tf.math.l2_normalize(vectors, 1) * tf.math.l2_normalize(before, 1), axis=1)
             loss += stage.distillation * _mean(1 - cosines)
         return loss, right

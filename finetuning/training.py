@@ -275,7 +275,7 @@ class _Training:
             model=network.top,
             read=lambda places, views: pooled[places],
             read_unlabelled=lambda places: others[places],
-            before=others,
+            before=pooled if none is None else others,
             distillation=0.0,
             views=1,
             epochs=preset.head_epochs,

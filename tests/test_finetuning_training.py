@@ -232,7 +232,7 @@ def tiny_stage(*, epochs: int, patience: int) -> tuple[Stage, Material, Any]:
         model=model,
         read=lambda places, views: values[places],
         read_unlabelled=lambda places: values[places],
-        before=np.zeros((0, 1), np.float32),
+        before=values,
         distillation=0.0,
         views=1,
         epochs=epochs,
@@ -295,7 +295,8 @@ def test_unlabelled_photographs_are_told_from_the_classes_and_held_where_they_we
     """Grey ones are "none of these", so their cosine with the class that is nearest to them falls."""
     preset = replace(PRESET, head_epochs=1, epochs=6, rate=3e-3, distillation=0.0, patience=9)
     nearest, kept = [], []
-    for unlabelled, distillation in (((), 0.0), (world.unlabelled, 0.0), (world.unlabelled, 100.0)):
+    trainings = (((), 0.0), (world.unlabelled, 0.0), (world.unlabelled, 100.0), ((), 100.0))
+    for unlabelled, distillation in trainings:
         task = world.task(tmp_path, replace(preset, distillation=distillation))
         trained = finish(replace(task, unlabelled=unlabelled), world)
         vectors = trained.run(world.unlabelled)
@@ -304,6 +305,7 @@ def test_unlabelled_photographs_are_told_from_the_classes_and_held_where_they_we
         kept.append(cosines(vectors["avg_pool"], vectors["base"]).mean())
     assert nearest[1] < nearest[0] - 0.02
     assert 1 - kept[2] < (1 - kept[1]) / 2
+    assert 1 - kept[3] < (1 - kept[0]) / 2, "without others, the labelled ones are held"
 
 
 def test_an_unlabelled_photograph_that_looks_like_a_class_is_not_learnt_as_none_of_these() -> None:
