@@ -218,7 +218,7 @@ def check_may_edit() -> None:
     settings = requested.service().settings
     if not settings.edits_allowed:
         raise EditRefusedError(
-            "This service does not take names and tags. Whoever runs it can allow it: python app.py --edits on"
+            "This service does not take names, tags and labels. Whoever runs it can allow it: python app.py --edits on"
         )
     _check_own_page()
     if settings.edit_token is not None:
@@ -233,15 +233,16 @@ def check_may_edit() -> None:
             )
 
 
-def check_may_change(what: str = "Adding and removing images") -> None:
-    """Raise `EditRefusedError` unless the collection may be changed from here, `SignInError` without the token for it."""
+def check_may_change() -> None:
+    """Raise `EditRefusedError` unless images may be added and removed here, `SignInError` without the token for it."""
     settings = requested.service().settings
     if settings.changes != "on" or settings.edit_token is None:
         raise EditRefusedError(
-            f"{what} is not allowed here. Whoever runs this service can allow it, with the settings changes and edit_token."
+            "Images cannot be added or removed here. Whoever runs this service can allow it, with the settings "
+            "changes and edit_token."
         )
     _check_own_page()
-    _check_token(what)
+    _check_token("Adding and removing images")
 
 
 def _check_token(what: str) -> None:

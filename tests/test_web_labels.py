@@ -240,13 +240,22 @@ def test_what_was_learnt_is_told_and_can_be_undone(settings: Settings) -> None:
     assert given(settings)[5] == "rose"
 
 
-def test_nothing_is_learnt_where_the_collection_may_not_be_changed(settings: Settings) -> None:
+def test_nothing_is_learnt_where_no_labels_are_taken(settings: Settings) -> None:
     label_some(settings)
-    client = serve(settings)
+    client = serve(settings, edits="off")
     assert "python autoencoder.py --reducer projection" in client.get("/labels").text
     for address in ("/labels/learn", "/labels/forget", "/api/v1/jobs/learn", "/api/v1/jobs/forget"):
         answer = client.post(address)
-        assert (answer.status_code, "Learning from labels is not allowed here" in answer.text) == (403, True)
+        assert (answer.status_code, "does not take names, tags and labels" in answer.text) == (403, True)
+
+
+def test_whoever_may_give_labels_may_learn_from_them(settings: Settings) -> None:
+    label_some(settings)
+    client = serve(settings)
+    assert re.search(r"<button[^>]*>Learn from these labels", client.get("/labels").text)
+    assert client.post("/labels/learn", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert client.post("/labels/learn").status_code == 303
+    assert client.post("/labels/forget").status_code == 303
 
 
 def test_labels_that_teach_nothing_and_a_job_at_work_are_told(settings: Settings) -> None:

@@ -222,7 +222,7 @@ def forget() -> ResponseReturnValue:
 
 
 def _learn() -> LearnedProjection:
-    guard.check_may_change("Learning from labels")
+    guard.check_may_edit()
     service = requested.service()
     settings = as_published(service.settings, service.ready().generation)
     learned = learn_projection(settings, given_labels(_store()), command="the service, learning from labels")
@@ -231,7 +231,7 @@ def _learn() -> LearnedProjection:
 
 
 def _forget() -> None:
-    guard.check_may_change("Learning from labels")
+    guard.check_may_edit()
     service = requested.service()
     settings = as_published(service.settings, service.ready().generation)
     forget_projection(settings, command="the service, going back to the network's own vectors")
