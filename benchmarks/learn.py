@@ -41,6 +41,8 @@ UNSEEN_MAY_LOSE = 0.02
 SCORES_MAY_MISS = 0.05
 NAME = "learned"
 TIMED_PHOTOGRAPHS = 2_000
+LEAST_IMAGES = 6
+"""Of fewer photographs of a class little can be learnt, and none held out."""
 SEED = 6
 
 
@@ -80,7 +82,8 @@ def measure_learn(bench: Bench) -> Iterator[Figure]:
     yield from _projection(bench, collection, labels, protocol, before)
     yield from _network(bench, collection, labels, protocol, before)
     shutil.rmtree(collection)
-    yield from _timed(bench, paths, protocol.names)
+    if len(paths) >= TIMED_PHOTOGRAPHS:
+        yield from _timed(bench, paths, protocol.names)
 
 
 def _projection(bench: Bench, collection: Path, labels: Path, protocol: Protocol, before: Rates) -> Iterator[Figure]:
@@ -126,7 +129,7 @@ def _shared(scores: Snapshot, protocol: Protocol) -> Iterator[Figure]:
 def _timed(bench: Bench, paths: Sequence[str], names: npt.NDArray[np.str_]) -> Iterator[Figure]:
     """How long fine-tuning takes with many labels: all classes, evenly."""
     order = np.random.default_rng(SEED).permutation(len(paths))[:TIMED_PHOTOGRAPHS]
-    common = [place for place in order.tolist() if (names[order] == names[place]).sum() >= 8]
+    common = [place for place in order.tolist() if (names[order] == names[place]).sum() >= LEAST_IMAGES]
     labels = bench.folder / "many-labels.csv"
     write_labels(labels, [paths[place] for place in common], names[common].tolist())
     collection = bench.folder / "timed"
@@ -166,9 +169,10 @@ def choose(snapshot: Snapshot, paths: Sequence[str], classes: int = CLASSES) -> 
     units = unit_vectors(snapshot.take(slice(None)))
     nearest, _ = exact_neighbours(units, [units], min(NEAREST + 1, len(units)))
     wrong = (names[nearest[:, 1:]] != names[:, None]).mean(axis=1)
-    every = np.unique(names)
+    every, counts = np.unique(names, return_counts=True)
+    every = every[counts >= LEAST_IMAGES]
     order = np.argsort([-wrong[names == name].mean() for name in every], kind="stable")
-    chosen = tuple(sorted(every[order[:classes]].tolist()))
+    chosen = tuple(sorted(every[order[: min(classes, len(every) // 2)]].tolist()))
     random = np.random.default_rng(SEED)
     shuffled = [random.permutation(np.flatnonzero(names == name)) for name in chosen]
     labelled = np.sort(np.concatenate([places[: len(places) // 2] for places in shuffled]))
