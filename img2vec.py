@@ -361,8 +361,9 @@ class _Indexing:
             moved_from = self._moved_from(record)
             if moved_from is not None:
                 report.moved += 1
-                # A label that was the old folder's name becomes the new one's; one that a person gave stays.
-                if moved_from.label != folder_name(moved_from.path) or is_label_given(self.writer, moved_from.image_id):
+                # A label that was the old folder's name becomes the new one's; one that it came with stays.
+                own = moved_from.label != folder_name(moved_from.path)
+                if own and not is_label_given(self.writer, moved_from.image_id):  # else the writer keeps it
                     record = replace(record, label=moved_from.label)
                 self.batch.moved.append((moved_from.image_id, record))
                 return

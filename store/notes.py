@@ -10,7 +10,6 @@ can be taken while a job runs. Does not own who may take them.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ CREATE TABLE IF NOT EXISTS named_group_images (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tags (tag TEXT NOT NULL, image_id INTEGER NOT NULL, PRIMARY KEY (tag, image_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tags_by_image ON tags (image_id);
-CREATE TABLE IF NOT EXISTS given_labels (image_id INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS given_labels (image_id INTEGER PRIMARY KEY, own TEXT);
 """
 
 
@@ -149,14 +148,17 @@ def untag_images(folder: Path, tag: str, image_ids: Iterable[int]) -> None:
 def label_images(folder: Path, label: str, image_ids: Iterable[int]) -> int:
     """Give images of the catalog the label `label` in place of the one they have; return how many of the ids it knows.
 
-    A label is what an image is a picture of, one an image; the folder's name until somebody gives another, which then stays
-    (`given_labels`). Raises what `tag_images` raises, and `NoteError` for a label that looks like a path.
+    A label is what an image is a picture of, one an image; the folder's name, or what it came with, until somebody gives another,
+    which then stays (`given_labels`, with the image's own beside it). Raises what `tag_images` raises, and `NoteError` for a label
+    that looks like a path.
     """
     label, members = check_label(label), _checked_images(image_ids)
     with _noting(folder) as catalog:
         _count_change(catalog)
         rows = [(image_id,) for image_id in members]
-        catalog.executemany("INSERT OR IGNORE INTO given_labels SELECT image_id FROM images WHERE image_id = ?", rows)
+        catalog.executemany(
+            "INSERT OR IGNORE INTO given_labels SELECT image_id, label FROM images WHERE image_id = ?", rows
+        )
         changed = catalog.executemany(
             "UPDATE images SET label = ? WHERE image_id = ?", [(label, *row) for row in rows]
         ).rowcount
@@ -179,23 +181,22 @@ def rename_label(folder: Path, label: str, name: str) -> int:
 
 
 def unlabel_images(folder: Path, image_ids: Iterable[int]) -> int:
-    """Take away the labels that were given to images: each has its folder's name again; return how many had one.
+    """Take away the labels that were given to images: each has its own again, its folder's name; return how many had one.
 
     Raises what `tag_images` raises.
     """
-    members = _checked_images(image_ids)
+    rows = [(image_id,) for image_id in _checked_images(image_ids)]
     with _noting(folder) as catalog:
         _count_change(catalog)
-        known = [
-            (os.fsdecode(os.path.basename(os.path.dirname(path))) or None, image_id)
-            for member in members
-            for image_id, path in catalog.execute(
-                "SELECT image_id, path FROM images JOIN given_labels USING (image_id) WHERE image_id = ?", (member,)
-            )
-        ]
-        catalog.executemany("UPDATE images SET label = ? WHERE image_id = ?", known)
-        catalog.executemany("DELETE FROM given_labels WHERE image_id = ?", [(image_id,) for _, image_id in known])
-    return len(known)
+        taken = catalog.executemany(
+            "UPDATE images SET label = (SELECT own FROM given_labels WHERE given_labels.image_id = images.image_id) "
+            "WHERE image_id = ? AND image_id IN (SELECT image_id FROM given_labels)",
+            rows,
+        ).rowcount
+        catalog.executemany(
+            "DELETE FROM given_labels WHERE image_id = ? AND image_id IN (SELECT image_id FROM images)", rows
+        )
+    return int(taken)
 
 
 def given_labels(store: Store) -> dict[int, str]:

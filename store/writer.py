@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from store.formats import (
     sync_folder,
     write_durably,
 )
+from store.notes import given_labels
 from store.reader import Store, damaged_catalog
 
 COMPACT_CHUNK_ROWS = 4096
@@ -117,9 +118,19 @@ class StoreWriter(Store):
                 vectors.truncate(rows * row_bytes)
         sync_folder(folder)
         if available < rows:
+            # Their places will be taken by vectors of other images: in a file of another name, so that what was made of the old
+            # ones (an index, projected vectors) is not taken for true.
+            new_file = _next_vectors_file(file)
+            shutil.copyfile(folder / file, folder / new_file)
+            with open(folder / new_file, "rb") as vectors:
+                os.fsync(vectors.fileno())
+            sync_folder(folder)
             with _transaction(self.catalog) as catalog:
                 catalog.execute("DELETE FROM vectors WHERE set_id = ? AND row >= ?", (set_id, available))
-                catalog.execute("UPDATE vector_sets SET rows = ? WHERE set_id = ?", (available, set_id))
+                catalog.execute(
+                    "UPDATE vector_sets SET rows = ?, file = ? WHERE set_id = ?", (available, new_file, set_id)
+                )
+            (folder / file).unlink()
 
     def _vector_set(self, key: str) -> tuple[int, str, int]:
         row = self.catalog.execute("SELECT set_id, file, rows FROM vector_sets WHERE key = ?", (key,)).fetchone()
@@ -138,7 +149,7 @@ class StoreWriter(Store):
             self._append(self.folder / "vectors" / key / file, rows, batch)
             with _transaction(self.catalog) as catalog:
                 _write_vectors(catalog, set_id, rows, batch)
-                catalog.executemany(_REPLACE, [(*_values(record), image_id) for image_id, record in batch.moved])
+                _replace(catalog, batch.moved, given_labels(self) if batch.moved else {})
                 catalog.executemany(_UPSERT, [_values(record) for record in batch.records])
 
     def _append(self, path: Path, rows: int, batch: Batch) -> None:
@@ -297,6 +308,17 @@ def _write_vectors(catalog: sqlite3.Connection, set_id: int, rows: int, batch: B
             for rank, (class_index, score) in enumerate(labels)
         ],
     )
+
+
+def _replace(catalog: sqlite3.Connection, moved: Iterable[tuple[int, Record]], given: Mapping[int, str]) -> None:
+    """Replace records by image id. A label that a person gave stays; the record's is the image's own, kept beside it."""
+    catalog.executemany(
+        _REPLACE,
+        [(*_values(replace(record, label=given.get(image_id, record.label))), image_id) for image_id, record in moved],
+    )
+    own = [(record.label, image_id) for image_id, record in moved if image_id in given]
+    if own:
+        catalog.executemany("UPDATE given_labels SET own = ? WHERE image_id = ?", own)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ MANIFEST = VectorsManifest("fake-pool-0", "fake", "pool", "0" * 64, 2, "none")
 def fill(writer: StoreWriter, count: int) -> None:
     """Give the collection images 1 … count."""
     writer.begin_vectors(MANIFEST)
-    records = [Record(f"/photos/{n}.jpg".encode(), 1, 1, bytes([n]) * 32) for n in range(1, count + 1)]
+    records = [Record(f"/photos/{n}.jpg".encode(), 1, 1, bytes([n]) * 32, label="photos") for n in range(1, count + 1)]
     vectors = {record.sha256: np.ones(2, np.float32) for record in records if record.sha256}
     writer.commit(MANIFEST.key, Batch(records=records, vectors=vectors))
 
@@ -130,17 +131,36 @@ def test_a_label_is_given_renamed_and_taken_and_each_time_it_is_noticed(folder: 
     store = open_store(folder)
     assert (given_labels(store), label_changes(store), is_label_given(store, 1)) == ({}, 0, False)
     shelves = LabelShelves(store)
-    assert [(shelf.name, shelf.count) for shelf in shelves.now()] == []
+    assert [(shelf.name, shelf.count) for shelf in shelves.now()] == [("photos", 6)]
     assert label_images(folder, " a   cat ", [1, 2, 77]) == 2
     label_images(folder, "dog", [2, 3])
     assert given_labels(store) == {1: "a cat", 2: "dog", 3: "dog"}
     assert rename_label(folder, "dog", "a cat") == 2
-    assert [(shelf.name, shelf.count) for shelf in shelves.now()] == [("a cat", 3)]
+    assert [(shelf.name, shelf.count) for shelf in shelves.now()] == [("a cat", 3), ("photos", 3)]
     assert unlabel_images(folder, [1, 4]) == 1
     assert (given_labels(store), store.record(1).label) == ({2: "a cat", 3: "a cat"}, "photos")
     assert (is_label_given(store, 1), is_label_given(store, 2)) == (False, True)
     assert [(shelf.name, shelf.image_ids) for shelf in given_shelves(store)] == [("a cat", (2, 3))]
     assert shelves.now() is shelves.now()
+
+
+def test_what_an_image_was_called_before_it_is_called_again(folder: Path) -> None:
+    store = open_store(folder)
+    imported = Record(b"a name", 0, 0, b"i" * 32, label="rose")
+    strange = Record(b"/photos \xff/9.jpg", 1, 1, b"s" * 32, label="photos \\xff")
+    with open_writer(folder, command="test") as writer:
+        writer.commit(MANIFEST.key, Batch(records=[imported, strange]))
+    assert label_images(folder, "tulip", [7, 8]) == 2
+    label_images(folder, "coal", [7])
+    with open_writer(folder, command="test") as writer:  # imported again, or found in another folder
+        moved = [(7, replace(imported, label="flower")), (8, replace(strange, path=b"/trees/9.jpg", label="trees"))]
+        writer.commit(MANIFEST.key, Batch(moved=moved))
+    assert given_labels(store) == {7: "coal", 8: "tulip"}
+    assert unlabel_images(folder, [7, 8]) == 2
+    assert [store.record(image_id).label for image_id in (7, 8)] == ["flower", "trees"]
+    label_images(folder, "tulip", [8])
+    assert unlabel_images(folder, [8]) == 1
+    assert (given_labels(store), store.record(8).label) == ({}, "trees")
 
 
 def test_a_renamed_label_leaves_the_folders_of_that_name_alone(folder: Path) -> None:

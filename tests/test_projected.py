@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -176,6 +178,22 @@ def test_a_vectors_file_that_was_compacted_is_projected_anew(own_copy: Settings,
         assert len(found.snapshot.matrix) == COUNT - 199
         wanted = projected(found, found.own.take(slice(None)))
         assert np.abs(found.snapshot.take(slice(None)) - wanted).max() < 1e-3
+
+
+def test_vectors_that_were_lost_and_made_again_in_another_order_are_projected_anew(own_copy: Settings) -> None:
+    [file] = (own_copy.rsc_files / "vectors" / KEY).glob("*.f16")
+    os.truncate(file, 2 * WIDTH * (COUNT - MORE))
+    vectors = confusing_vectors(COUNT)[0]
+    hashes = [hashlib.sha256(str(number).encode()).digest() for number in range(COUNT)]
+    with open_writer(own_copy.rsc_files, command="a test") as writer:
+        writer.begin_vectors(writer.manifest(KEY))
+        again = {hashes[number]: vectors[number] for number in range(COUNT - 1, COUNT - MORE - 1, -1)}
+        writer.commit(KEY, Batch(vectors=again))
+        publish(writer, KEY, own_copy)
+        found = searched(writer, published(writer))
+    assert found.own.take(slice(None)) == pytest.approx(vectors, abs=1e-2)
+    wanted = projected(found, found.own.take(slice(None)))
+    assert np.abs(found.snapshot.take(slice(None)) - wanted).max() < 1e-3
 
 
 def test_publishing_again_changes_nothing_and_mends_what_is_damaged(own_copy: Settings) -> None:
