@@ -32,7 +32,7 @@ from finetuning.labelled import (
     labels_of_pages,
     read_contents,
 )
-from finetuning.parts import choose_company, least_photographs, split
+from finetuning.parts import Company, choose_company, least_photographs, split
 from finetuning.planned import WORK_FOLDER, Plan, digest_of, plan_path, read_plan, write_plan
 from finetuning.presets import PRESETS, Preset
 from finetuning.report import Report, make_report, read_report, write_report
@@ -144,7 +144,7 @@ def finetune(job: Job) -> Finetuned | None:
     if trained is None:
         return None
     job.on_step("Judging what was learnt …")
-    report = make_report(task, plan.parts, plan.company, trained, plan.left_out)
+    report = make_report(task, plan.parts, _still_there(plan.company, job.settings), trained, plan.left_out)
     network, folder = _save(job, task, trained, report, digest)
     for unneeded in (path, job.work_folder / CHECKPOINT):
         unneeded.unlink(missing_ok=True)
@@ -247,6 +247,12 @@ def _make_plan(job: Job, labelled: Labelled, preset: Preset, path: Path) -> Plan
     plan = Plan(readable.photographs, readable.labels, readable.left_out, parts, company)
     write_plan(plan, path)
     return plan
+
+
+def _still_there(company: Company, settings: Settings) -> Company:
+    """Return the company without images to judge by that cannot be read any more: the plan may be of another day."""
+    readable = keep_readable(Labelled(company.unseen, company.unseen_labels, ()), settings)
+    return replace(company, unseen=readable.photographs, unseen_labels=readable.labels)
 
 
 def _labels_in_collection(job: Job) -> tuple[Mapping[int, str], int]:

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +142,6 @@ def _epoch_text(epoch: Epoch, total: int) -> str:
 
 
 def _train(arguments: argparse.Namespace, settings: Settings) -> int:
-    from dataclasses import replace
-
     from finetune import finetune
 
     with stopping_gently() as stop:

@@ -255,16 +255,7 @@ def _why_unreadable(path: bytes, limits: Limits) -> str:
     return ""
 
 
-def _each(
-    paths: Sequence[bytes],
-    look: Callable[[bytes], _Result],
-    settings: Settings,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[_Result]:
+def _each(paths: Sequence[bytes], look: Callable[[bytes], _Result], settings: Settings) -> list[_Result]:
     """Return what `look` says of each path, in threads, in their order."""
-    results = []
     with ThreadPoolExecutor(settings.cpu_threads) as threads:
-        for result in threads.map(look, paths):
-            results.append(result)
-            on_progress(len(results), len(paths))
-    return results
+        return list(threads.map(look, paths))

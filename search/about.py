@@ -26,6 +26,7 @@ PARTS: Mapping[str, str] = {
     "vectors": "Vectors",
     "index": "Index and views",
     "models": "Networks",
+    "networks": "Networks trained here",
     "reducers": "Reducers",
     "added": "Pictures added here",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from store.formats import reporting_full_disk, sync_folder
 from store.writer import open_writer
 
-NOT_COPIED = ("writer.lock", "unfinished-*", "*-journal", "*.tmp")
+NOT_COPIED = ("writer.lock", "unfinished-*", "*-journal", "*.tmp", ".training")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -148,9 +148,9 @@ def untag_images(folder: Path, tag: str, image_ids: Iterable[int]) -> None:
 def label_images(folder: Path, label: str, image_ids: Iterable[int]) -> int:
     """Give images of the catalog the label `label` in place of the one they have; return how many of the ids it knows.
 
-    A label is what an image is a picture of, one an image; the folder's name, or what it came with, until somebody gives another,
-    which then stays (`given_labels`, with the image's own beside it). Raises what `tag_images` raises, and `NoteError` for a label
-    that looks like a path.
+    A label is what an image is a picture of, one an image; the folder's name or what it came with, until somebody gives another,
+    which then stays (`given_labels`, with the image's own beside it). Raises what `tag_images` raises, and `NoteError` for a
+    label that looks like a path.
     """
     label, members = check_label(label), _checked_images(image_ids)
     with _noting(folder) as catalog:

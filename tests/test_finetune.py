@@ -162,7 +162,7 @@ def test_an_earlier_training_that_the_name_does_not_mean_any_more_is_told(photos
     again = finetune(replace(job(photos), on_note=notes.append))
     assert again is not None
     assert (again.folder, again.trained, len(notes)) == (first.folder, False, 2)
-    assert "trained later" in notes[0]
+    assert "trained later" in notes[1]
 
 
 def test_a_training_that_was_stopped_goes_on_with_the_same_photographs(
@@ -181,6 +181,25 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_photographs(
     assert finetuned is not None
     assert {Path(photograph.path.decode()).parent.name for photograph in trainings[0].unlabelled} == {"fish"}
     assert not list(stopped.work_folder.glob("plan-*"))
+
+
+def test_an_image_to_judge_by_that_is_gone_when_a_training_goes_on_is_left_out(
+    photos: Path, tmp_path: Path, trainings: list[Task]
+) -> None:
+    others = labelled_pictures(tmp_path / "others", 20, ("fish",)) / "fish"
+    (tmp_path / "others" / "birds").mkdir()
+    for number in range(10):
+        (others / f"{number}.png").rename(tmp_path / "others" / "birds" / f"{number}.png")
+    indexed(tmp_path / "rsc", tmp_path / "others")
+    stopped = job(photos)
+    stopped.stop.set()
+    finetune(stopped)
+    [plan] = stopped.work_folder.glob("plan-*")
+    unseen = [path for path, _ in json.loads(plan.read_text())["unseen"]]
+    Path(unseen[0]).unlink()
+    finetuned = finetune(job(photos))
+    assert finetuned is not None
+    assert finetuned.report.unseen == len(unseen) - 1 > 0
 
 
 def test_where_nothing_is_held_out_the_report_says_whose_accuracy_it_is(photos: Path, trainings: list[Task]) -> None:
