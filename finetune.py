@@ -39,7 +39,7 @@ from finetuning.report import Report, make_report, read_report, write_report
 from finetuning.training import CHECKPOINT, Progress, Task, Trained, train
 from networks import DEFAULT_BACKBONE, OFFLINE_BACKBONE, find, network_of
 from reducing import LearnedProjection, learn_projection
-from store import given_labels, open_store
+from store import IMPORTED_BACKBONE, given_labels, open_store
 
 SEED = 20_080_707
 DATASETS = Path("datasets")
@@ -213,9 +213,17 @@ def _own_base(settings: Settings) -> str | None:
             own = None if generation is None else network_of(store, generation)
     except CollectionMissingError:
         return None
-    if own is None or own.backbone in BACKBONES:
-        return None if own is None else own.backbone
-    return read_trained(settings.networks_folder / own.model_key).base
+    if own is None or own.backbone == IMPORTED_BACKBONE:
+        return None
+    if own.backbone in BACKBONES:
+        return own.backbone
+    folder = settings.networks_folder / own.model_key
+    if not folder.is_dir():
+        raise BackboneError(
+            f"The collection is searched by {own.backbone}, whose network is not in {folder} any more, so what it began as is "
+            f"not known. Put the folder back, or say what to begin with: --base, one of {', '.join(BACKBONES)}."
+        )
+    return read_trained(folder).base
 
 
 # What it learns from.
@@ -272,7 +280,8 @@ def _labels_in_collection(job: Job) -> tuple[Mapping[int, str], int]:
             "projection is learnt from vectors that are there. Index them first (python img2vec.py), or train a network: leave "
             "--projection out."
         )
-    return {record.image_id: labels[record.sha256] for record in records if record.sha256}, len(labels) - len(there)
+    not_there = len(labels) - len(there) + len(labelled.left_out)
+    return {record.image_id: labels[record.sha256] for record in records if record.sha256}, not_there
 
 
 # What comes out.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import sys
@@ -31,6 +32,7 @@ EPILOG = """examples:
   python finetune.py --dataset cifar10 --preset article
 
 A run that was stopped or killed goes on when the same command is given again."""
+OF_NETWORKS = ("name", "preset", "base", "blocks", "layer", "epochs", "seed", "held_out")
 EPOCHS_A_LINE = 5
 """Of the head, whose epochs take a moment."""
 
@@ -42,14 +44,21 @@ def main(argv: Sequence[str]) -> int:
     sources = (arguments.patterns, arguments.labels, arguments.given, arguments.dataset)
     if sum(map(bool, sources)) != 1:
         parser.error("labels come from one of: folders, --labels FILE, --given, --dataset cifar10")
+    useless = [name for name in OF_NETWORKS if getattr(arguments, name) != parser.get_default(name)]
+    if arguments.projection and useless:
+        parser.error(
+            f"--projection trains no network and has no use for --{useless[0].replace('_', '-')}: leave it out"
+        )
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "3"
     )  # TensorFlow's talk of processors, which comes when it is imported
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # … and of functions that it compiles for each size
     try:
         settings = settings_from_arguments(arguments)
         return _project(arguments, settings) if arguments.projection else _train(arguments, settings)
     except KeyboardInterrupt:
-        print("\nfinetune.py: stopped; the same command goes on.", file=sys.stderr)
+        after = "everything is as it was" if arguments.projection else "the same command goes on"
+        print(f"\nfinetune.py: stopped; {after}.", file=sys.stderr)
         return 130
     except LookalikeError as error:
         if arguments.json:
@@ -95,7 +104,6 @@ def _job(arguments: argparse.Namespace, settings: Settings) -> Job:
     from finetune import Choices, Job, Sources
 
     silent = arguments.quiet or arguments.json
-    names = ("name", "preset", "base", "blocks", "layer", "epochs", "seed", "held_out")
     return Job(
         settings,
         Sources(
@@ -105,7 +113,7 @@ def _job(arguments: argparse.Namespace, settings: Settings) -> Job:
             cifar10=arguments.dataset == "cifar10",
             per_class=arguments.per_class,
         ),
-        Choices(**{name: getattr(arguments, name) for name in names}),
+        Choices(**{name: getattr(arguments, name) for name in OF_NETWORKS}),
         on_progress=(lambda progress: None) if silent else _shower(),
         on_step=say_nothing if silent else say_step,
         on_note=lambda note: print(f"NOTE: {note}", file=sys.stderr),
@@ -149,7 +157,10 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> int:
     if finetuned is None:
         print("Stopped. What was finished is kept; the same command goes on.", file=sys.stderr)
         return 130
-    print(json.dumps(_network_json(finetuned), indent=2) if arguments.json else _network_text(finetuned, settings))
+    if arguments.json:
+        print(json.dumps(_network_json(finetuned), indent=2))
+    else:
+        print(_network_text(finetuned, settings, arguments.layer))
     return 0
 
 
@@ -167,11 +178,13 @@ def _network_json(finetuned: Finetuned) -> dict[str, Any]:
     }
 
 
-def _network_text(finetuned: Finetuned, settings: Settings) -> str:
+def _network_text(finetuned: Finetuned, settings: Settings, layer: str | None) -> str:
     from finetuning.report import CONFUSION, TEXT, report_text
 
     network, report = finetuned.network, finetuned.report
     option = _folder_option(settings)
+    # A network that was trained before keeps its usual layer.
+    asked = "" if layer in (None, network.default_layer) else f" --layer {layer}"
     lines = [report_text(report, network.base)]
     if not finetuned.trained:
         lines.append("Nothing has changed since it was trained, so nothing was done.")
@@ -179,7 +192,7 @@ def _network_text(finetuned: Finetuned, settings: Settings) -> str:
         f"Network:  {network.name}, begun as {network.base}; layer {network.default_layer} of {', '.join(network.layers)}",
         f"Time:     {report.seconds:,.1f} s of training",
         f"Lies in:  {finetuned.folder} ({CONFUSION}, {TEXT})",
-        f"Use it:   python img2vec.py --backbone {network.name}{option}",
+        f"Use it:   python img2vec.py --backbone {network.name}{asked}{option}",
         f"Go back:  python img2vec.py --backbone {network.base}{option}",
     ]
     return "\n".join(lines)

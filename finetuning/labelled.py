@@ -90,14 +90,20 @@ def labels_of_csv(file: Path) -> list[Given]:
     A path is relative to the folder of the CSV, else to the working directory. Raises `RequestError` where it cannot be read,
     `LabelError` where a label is none or it has no rows.
     """
-    given = []
+    given, missing = [], []
     for line, name, label in label_rows(file):
         where = f"{file}, line {line}"
         beside = os.path.join(os.fsencode(file.parent), os.fsencode(name))
         path = beside if os.path.lexists(beside) else os.fsencode(name)
         given.append(Given(os.path.realpath(path), _checked(label, where), where))
+        missing += [] if os.path.lexists(path) else [name]
     if not given:
         raise LabelError(f"{file} names no file. A line for each photograph is wanted: its path, a comma, its label.")
+    if len(missing) == len(given):
+        raise LabelError(
+            f"None of the {len(given):,} files that {file} names is there; the first is {missing[0]!a}. A path is looked for in "
+            "the folder of the table, then in the working directory: correct the paths, or run this where they begin."
+        )
     return given
 
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import finetune as door
+from backbones import BACKBONES, NetworkId
 from backbones.rows import Head
 from backbones.trained import find_trained
 from commands.finetune import main
@@ -30,7 +31,7 @@ from finetuning.training import Epoch, Photograph, Progress, Task, Trained
 from images import find_images
 from img2vec import Job as Indexing
 from img2vec import index_images
-from store import label_images
+from store import IMPORTED_BACKBONE, label_images
 from tests import fake_backbone
 from tests.labelled_pictures import labelled_pictures
 from tests.test_finetune_labelled import fake_cifar10
@@ -246,6 +247,22 @@ def test_the_base_is_the_network_that_the_collection_is_searched_by(
         finetune(job(photos, base="mine"))
 
 
+def test_the_base_is_asked_for_where_nothing_tells_it(
+    photos: Path, trainings: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed(photos.parent / "rsc", photos)
+    imported = NetworkId(IMPORTED_BACKBONE, "vectors", "0" * 64)
+    monkeypatch.setattr(door, "network_of", lambda store, generation: imported)
+    finetune(job(photos))
+    assert trainings[0].base.backbone in BACKBONES
+    gone = NetworkId("theirs", "avg_pool", "0" * 64)
+    monkeypatch.setattr(door, "network_of", lambda store, generation: gone)
+    with pytest.raises(BackboneError, match=r"searched by theirs, .* not in .*theirs-0* any more.* --base"):
+        finetune(job(photos))
+    finetune(job(photos, base="resnet50"))
+    assert trainings[1].base.backbone == "resnet50"
+
+
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
@@ -343,6 +360,10 @@ def test_a_projection_is_learnt_from_those_photographs_that_are_in_the_collectio
     indexed(tmp_path / "rsc", tmp_path / "library")
     projected = project(job(photos))
     assert projected.not_there == 6
+    table = tmp_path / "labels.csv"
+    table.write_text(f"{photos}/cats/0.png,cats\n{photos}/cats/none.png,cats\n")
+    assert project(replace(job(photos), sources=Sources(csv=table))).not_there == 1
+    learnt.pop()
     assert sorted(learnt[0].values()) == ["cats"] * 6
     label_images(tmp_path / "rsc", "tabby", list(learnt[0])[:2])
     project(replace(job(photos), sources=Sources(pages=True)))
@@ -377,8 +398,10 @@ def test_the_command_reports_for_people_and_for_programs(
     )
     assert Path(report["folder"], "report.json").is_file()
     assert "Reading" not in output.err
-    assert main(arguments) == 0
-    assert "Nothing has changed since it was trained" in capsys.readouterr().out
+    assert main([*arguments, "--layer", "scores"]) == 0
+    output = capsys.readouterr()
+    assert "Nothing has changed since it was trained" in output.out
+    assert "python img2vec.py --backbone pets --layer scores --rsc-files" in output.out
 
 
 @pytest.mark.parametrize(
@@ -386,6 +409,11 @@ def test_the_command_reports_for_people_and_for_programs(
     [
         ([], 2, "labels come from one of"),
         (["photos/*", "--given"], 2, "labels come from one of"),
+        (
+            ["--given", "--projection", "--held-out", "0"],
+            2,
+            "--projection trains no network and has no use for --held-out",
+        ),
         (["/no/such/folder/*"], 1, "No files can be found at /no/such/folder/*"),
         (["--given"], 1, "There is no collection"),
         (["--labels", "/no/labels.csv"], 1, "/no/labels.csv cannot be read"),

@@ -89,6 +89,9 @@ def test_a_table_that_names_nothing_or_is_none_is_refused(tmp_path: Path) -> Non
     (tmp_path / "labels.csv").write_text("path,label\n")
     with pytest.raises(LabelError, match="names no file"):
         labels_of_csv(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("path,label\ncats/1.png,cat\ndogs/1.png,dog\n")
+    with pytest.raises(LabelError, match=r"None of the 2 files that .* is there; the first is 'cats/1.png'. A path is"):
+        labels_of_csv(tmp_path / "labels.csv")
     with pytest.raises(RequestError, match="cannot be read"):
         labels_of_csv(tmp_path / "none.csv")
 
