@@ -139,6 +139,12 @@ def is_current(generation: Generation, name: str, view: View) -> bool:
     return ours == theirs
 
 
+def is_by_another_projection(generation: Generation, view: View) -> bool:
+    """Tell whether what is near has become another thing since a view was computed, for the images that it has, too."""
+    ours, theirs = str(generation.manifest["vectors_digest"]), view.vectors_digest
+    return ours.partition("+")[2] != theirs.partition("+")[2]
+
+
 def publish_view(
     writer: StoreWriter,
     generation: Generation,

@@ -49,8 +49,14 @@ function show(form, ids, label) {
 
 /** Say that what a form (data-learning, with the words for it) asks for is under way; the page that comes says what came of it. */
 function wait(form) {
-  form.querySelector("[data-state]").textContent = form.dataset.learning;
-  form.querySelector("button").disabled = true;
+  const [state, button] = [form.querySelector("[data-state]"), form.querySelector("button")];
+  const said = state.textContent;
+  state.textContent = form.dataset.learning;
+  button.disabled = true;
+  window.addEventListener("pageshow", () => { // going back, from a page that says why nothing was learnt
+    state.textContent = said;
+    button.disabled = false;
+  }, { once: true });
 }
 
 document.addEventListener("submit", async (event) => {

@@ -29,6 +29,7 @@ from tests.grouped_collection import KINDS, MANIFEST, add_images, make_collectio
 from vectors import Vectors
 from views import grouping, groups
 from views import map as maps
+from views.renewing import renew_views
 
 PICTURES = 24
 
@@ -185,7 +186,7 @@ def test_groups_and_map_are_of_the_projection_and_places_of_before_stay(tmp_path
         assert np.isfinite(grown.layouts["tsne"]).all()
         found = searched(writer, generation_of(writer))
         assert found.snapshot.dim == 4
-        publish_views(writer)
+        assert renew_views(writer) == ["groups", "duplicates", "map"]
         anew = maps.open_map(writer, generation_of(writer))
         assert not np.array_equal(anew.layouts["tsne"][: len(before.layouts["tsne"])], before.layouts["tsne"])
         view = view_of(generation_of(writer), groups.VIEW)

@@ -133,6 +133,7 @@ def test_all_of_a_group_or_some_of_it_are_labelled(settings: Settings) -> None:
     assert "Label of all its 8 images" in client.get("/groups/1?sim=0.5").text
     client.post("/labels/give", data={"group": 1, "sim": 0.5, "as": "rose"})
     assert given(settings) == dict.fromkeys(RED, "rose")
+    assert "<h1>rose" in client.get("/groups/1?sim=0.5").text
     page = client.get("/images/choose?group=1&sim=0.5").text
     assert re.findall(r'name="image_ids" value="(\d+)"', page) == [str(number) for number in RED]
     client.post("/labels/give", data={"image_ids": [1, 2], "take": "label"})
@@ -228,16 +229,26 @@ def test_what_was_learnt_is_told_and_can_be_undone(settings: Settings) -> None:
     assert (answer.status_code, answer.location) == (303, "/labels#learned")
     page = client.get("/labels", headers=CHANGING).text
     assert "18 pictures of 3 labels taught" in page
-    assert "Labels have changed since" not in page
+    assert "Those were other labels" not in page
     learned = client.post("/api/v1/jobs/learn", headers=CHANGING).get_json()
     assert (learned["classes"], learned["trained"]) == ({"rose": 4, "snow": 6, "coal": 8}, False)
     assert set(learned) == set(LearnedAnswer.__annotations__)
     label_images(settings.rsc_files, "rose", [5])
-    assert "Labels have changed since" in client.get("/labels", headers=CHANGING).text
+    assert "Those were other labels" in client.get("/labels", headers=CHANGING).text
     assert client.post("/labels/forget", headers=CHANGING).location == "/labels#learn"
     assert "What was learnt" not in client.get("/labels", headers=CHANGING).text
     assert client.post("/api/v1/jobs/forget", headers=CHANGING).get_json() == {"reducer": None}
     assert given(settings)[5] == "rose"
+
+
+def test_groups_and_map_say_that_they_are_older_than_what_was_learnt(settings: Settings) -> None:
+    build_views(settings)
+    label_some(settings)
+    client = serve(settings)
+    for address, is_old in (("/labels/learn", True), ("/labels/forget", False)):
+        assert client.post(address).status_code == 303
+        for page in ("/groups", "/map"):
+            assert ("older than what the collection was last taught" in client.get(page).text) == is_old, page
 
 
 def test_nothing_is_learnt_where_no_labels_are_taken(settings: Settings) -> None:

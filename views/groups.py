@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from clusters import Branches, Tree, cut, cut_height, load_tree, match_groups
 from errors import DamagedCollectionError, ImageNotFoundError, OptionError, ViewMissingError
-from publishing import View, view_of
-from store import Generation, NamedGroup, Record, Store, named_groups
+from publishing import View, is_by_another_projection, view_of
+from store import Generation, NamedGroup, Record, Store, label_changes, named_groups
 from store.formats import widened
 from vectors import BLOCK_ROWS, Ids, Vectors
 from views.group_pictures import draw_tree
@@ -162,11 +162,15 @@ class _Cut:
 class Groups:
     """The groups of a collection at any sim, over the images `ids` int64 (n,) that are still there. Thread-safe.
 
-    `new` counts the images of the collection that came since and are in no group. Groups are made as they are asked for.
+    `new` counts the images of the collection that came since and are in no group; `is_old` tells that the collection is searched
+    by other vectors since, because labels taught it, or no longer do. Groups are made as they are asked for.
     """
 
-    def __init__(self, store: Store, view: View, kept: Kept, vectors: npt.NDArray[np.float16], now: Ids) -> None:
+    def __init__(
+        self, store: Store, view: View, kept: Kept, vectors: npt.NDArray[np.float16], now: Ids, *, is_old: bool = False
+    ) -> None:
         self.view = view
+        self.is_old = is_old
         self.sim = float(view.report["sim"])
         self.min_size = int(view.options["min_size"])
         self._store = store
@@ -177,7 +181,7 @@ class Groups:
         self._new_ids = np.setdiff1d(now, self.ids)
         self.new = len(self._new_ids)
         records = records_of(store, self.ids)
-        self._label_names, self._label_codes = _labels(records)
+        self._labelled = label_changes(store), _labels(records)
         self._taken = np.array([record.taken_at or "NaT" for record in records], dtype="datetime64[s]")
         self._tree_ids = kept.ids
         self._cut = functools.lru_cache(CUTS_KEPT)(self._cut_at)
@@ -273,12 +277,20 @@ class Groups:
             str(taken.max()) if len(taken) else None,
         )
 
+    def _labels_now(self) -> tuple[list[str], Ids]:
+        """Return what `_labels` does: read again only when people have given or taken some since."""
+        changes = label_changes(self._store)
+        if self._labelled[0] != changes:
+            self._labelled = changes, _labels(records_of(self._store, self.ids))
+        return self._labelled[1]
+
     def _common_labels(self, places: Ids) -> list[tuple[str, float]]:
-        if len(self._label_names) < 2:
+        names, own = self._labels_now()
+        if len(names) < 2:
             return []
-        codes, counts = np.unique(self._label_codes[places], return_counts=True)
+        codes, counts = np.unique(own[places], return_counts=True)
         best = np.argsort(-counts, kind="stable")
-        shares = [(self._label_names[codes[place]], float(counts[place] / len(places))) for place in best.tolist()]
+        shares = [(names[codes[place]], float(counts[place] / len(places))) for place in best.tolist()]
         return [(label, share) for label, share in shares if label][:COMMON_LABELS]
 
     def draw_tree(self, path: Path, sim: float | None = None) -> None:
@@ -383,4 +395,5 @@ def open_groups(store: Store, generation: Generation) -> Groups:
         raise ViewMissingError("The collection has not been put in groups yet. Run: python clusters.py")
     kept = load_kept(generation.folder)
     vectors = np.load(generation.folder / VECTORS_FILE, mmap_mode="r")
-    return Groups(store, view, kept, vectors, store.snapshot(generation.manifest["vectors_key"]).ids)
+    now = store.snapshot(generation.manifest["vectors_key"]).ids
+    return Groups(store, view, kept, vectors, now, is_old=is_by_another_projection(generation, view))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from duplicates import DuplicateOptions
-from publishing import View, is_current, view_of
+from publishing import View, is_by_another_projection, is_current, view_of
 from store import Generation, StoreWriter
 from views import duplicates, grouping, groups
 from views import map as maps
@@ -44,7 +44,7 @@ def renew_views(
 def _is_old(name: str, view: View, generation: Generation) -> bool:
     if is_current(generation, name, view):
         return False
-    if name != maps.NAME:
+    if name != maps.NAME or is_by_another_projection(generation, view):
         return True
     images: int = generation.manifest["images"]
     return abs(images - view.images) > MOVED_SHARE * view.images

@@ -18,7 +18,7 @@ from api import image_json
 from atlases import Atlases, open_atlases
 from described import described
 from errors import ImageNotFoundError, OptionError, ViewMissingError
-from publishing import view_of
+from publishing import is_by_another_projection, view_of
 from search import Example, Filter, Query
 from store import Generation, NamedGroup, Record, Store, given_labels, named_groups, tag_counts, tagged_images
 from views.duplicates import open_duplicates
@@ -130,6 +130,7 @@ def index() -> str:
         by_group=_groups() is not None,
         spots=_spots(opened),
         placed=int(opened.map.placed.sum()),
+        is_old=is_by_another_projection(service.ready().generation, opened.map.view),
         tags=list(tags),
         words=[*opened.table.labels[:MOST_WORDS], *tags],
         may_edit=guard.may_edit(),
