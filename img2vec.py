@@ -24,7 +24,6 @@ import numpy.typing as npt
 from backbones import Backbone, Outputs
 from config import Settings
 from errors import (
-    DamagedCollectionError,
     DamagedImageError,
     DiskFullError,
     ImageLimitError,
@@ -232,9 +231,6 @@ class _Indexing:
     def _manifest(self, key: str) -> VectorsManifest:
         if self.network.backbone == IMPORTED_BACKBONE:
             return self.writer.manifest(key)
-        with contextlib.suppress(DamagedCollectionError):
-            if key in self.writer.vector_keys():
-                return self.writer.manifest(key)
         return vectors_manifest(self.network, row_of(self.network, self.settings))
 
     def _files(self, known: dict[bytes, Record]) -> list[File]:

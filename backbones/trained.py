@@ -142,7 +142,8 @@ def save_trained(
     """Write a network's folder, whole or not at all; return what its manifest says and where it lies.
 
     `write_weights` writes the weights file it is given, by whose SHA-256 the network is then known; `write_more` may put further
-    files into the folder. The same weights under the same name replace nothing. Raises `BackboneError`, `DiskFullError`.
+    files into the folder. The same weights under the same name are the same network: what is said of it is replaced, such as
+    the names of its classes. Raises `BackboneError`, `DiskFullError`.
     """
     check_name(network.name)
     try:
@@ -156,7 +157,10 @@ def save_trained(
             (folder / MANIFEST).write_text(json.dumps(_json(known), indent=2) + "\n", encoding="utf-8")
             _sync(folder)
             place = networks_dir / f"{known.name}-{known.weights_sha256[:12]}"
-            if not (place / MANIFEST).is_file():
+            if place.is_dir():  # of classes that were called otherwise: the same hash can mean but one
+                for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+                    os.replace(path, place / path.name)
+            else:
                 os.rename(folder, place)
             return known, place
     except OSError as error:

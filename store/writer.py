@@ -99,8 +99,12 @@ class StoreWriter(Store):
                     "INSERT OR IGNORE INTO vector_sets (key, file, rows) VALUES (?, 'vectors.f16', 0)", (manifest.key,)
                 )
             try:
-                self.manifest(manifest.key)  # refuses another format version
+                is_true = (
+                    self.manifest(manifest.key).class_names == manifest.class_names
+                )  # refuses another format version
             except DamagedCollectionError:
+                is_true = False
+            if not is_true:
                 write_durably(folder / "manifest.json", json.dumps(asdict(manifest), indent=2))  # its key says the same
             self._recover(manifest)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,18 @@ def test_the_name_means_the_newest_and_older_ones_are_found_by_their_weights(tmp
     assert find_network("mine", networks_dir=tmp_path).weights_sha256 == new.weights_sha256
     row = find_row("mine", tmp_path, old.weights_sha256)
     assert row.weights == row_of(old, tmp_path / f"mine-{old.weights_sha256[:12]}" / "network.weights.h5").weights
+
+
+def test_the_same_weights_of_classes_with_other_names_are_known_by_those(tmp_path: Path) -> None:
+    saved(tmp_path)
+    renamed = replace(network(), class_names=("cats", "dogs", "meerkats"))
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"weights")
+
+    save_trained(tmp_path, renamed, write)
+    assert [folder.is_dir() for folder in tmp_path.iterdir()] == [True]
+    assert find_row("mine", tmp_path).class_names == ("cats", "dogs", "meerkats")
 
 
 def test_a_name_that_begins_alike_is_another(tmp_path: Path) -> None:

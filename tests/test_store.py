@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,14 @@ def test_rows_whose_bytes_are_lost_are_named_to_readers_and_forgotten_by_the_nex
         writer.begin_vectors(MANIFEST)
         assert writer.vector_hashes(KEY) == {contents(1)}
         assert writer.snapshot(KEY).ids.tolist() == [1]
+
+
+def test_the_names_of_classes_are_those_that_the_network_has_now(tmp_path: Path) -> None:
+    make_collection(tmp_path, 1, 2)
+    with open_writer(tmp_path, command="test") as writer:
+        writer.begin_vectors(replace(MANIFEST, class_names=["cats", "dogs"]))
+        assert writer.manifest(KEY).class_names == ["cats", "dogs"]
+        assert len(writer.snapshot(KEY)) == 2
 
 
 def test_a_second_writer_is_refused_and_told_who_holds_the_collection(tmp_path: Path) -> None:
