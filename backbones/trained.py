@@ -2,9 +2,9 @@
 
 Owns the format of `networks/<name>-<first 12 digits of the weights' SHA-256>/`: `network.weights.h5` (Keras, of the network
 that `build_trained` builds), `manifest.json` (this module's), and whatever the training puts beside them. A folder is written
-beside its place and renamed, so it is whole or not there, and is never changed: training the same name again makes another
-folder, the newest is what the name means, and a collection of an older one's vectors still finds its network. Does not own
-training (`finetuning/`).
+beside its place and renamed, so it is whole or not there; its weights are never changed: training the same name again makes
+another folder, the newest is what the name means, and a collection of an older one's vectors still finds its network. Does not
+own training (`finetuning/`).
 """
 
 from __future__ import annotations

@@ -98,6 +98,16 @@ class Example:
             raise QueryError("A vector has no parts: a box needs a picture or an indexed image.")
 
 
+@dataclass(frozen=True)
+class SeenExample:
+    """An example as a vector float32 (dim,), of the network or as it is searched, and what may be shown of it."""
+
+    vector: Vectors
+    width: int | None = None
+    height: int | None = None
+    thumbnail: bytes | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Query:
     """One search. `k` None and `radius` None: every image, nearest first; both: the k nearest of those within the radius.

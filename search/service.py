@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -41,10 +41,10 @@ from search.explaining import Explainer, Explanation, Looked
 from search.kept import KeptUpload, KeptUploads, run_folder
 from search.loaded import Loaded, check_original, good_matches, nearest, ranking_of, similarities_of
 from search.places import Places
-from search.queries import Box, Example, Query, RankingName, classes_named, combined
+from search.queries import Box, Example, Query, RankingName, SeenExample, classes_named, combined
 from search.stages import timed
 from store import Filter, Generation, Record, Store, is_label_given, open_store, tags_of
-from store.shelves import LabelShelves
+from store.shelves import open_label_shelves
 from vectors import Ids, Vectors
 
 logger = logging.getLogger("lookalike")
@@ -53,16 +53,6 @@ LOAD_ATTEMPTS = 5
 REFUSED_SECONDS = 60.0
 """After that a generation that could not be loaded is tried again: files may have been out of reach only for a while."""
 _Opened = TypeVar("_Opened")
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """An example as a vector float32 (dim,), of the network or as it is searched, and what may be shown of it."""
-
-    vector: Vectors
-    width: int | None = None
-    height: int | None = None
-    thumbnail: bytes | None = None
 
 
 class SearchService:
@@ -191,7 +181,7 @@ class SearchService:
 
     def labels(self) -> list[str]:
         """Return the labels that most images have, at most `MOST_LABELS`, by name: to choose from where one is asked for."""
-        shelves = sorted(self.opened(_label_shelves).now(), key=lambda shelf: -shelf.count)
+        shelves = sorted(self.opened(open_label_shelves).now(), key=lambda shelf: -shelf.count)
         return sorted(shelf.name for shelf in shelves[:MOST_LABELS])
 
     def is_label_given(self, image_id: int) -> bool:
@@ -277,7 +267,7 @@ class SearchService:
             return self._answer_to(loaded, query, kept, likes, unlikes)
 
     def _answer_to(
-        self, loaded: Loaded, query: Query, kept: dict[Filter, Ids], likes: list[_Seen], unlikes: list[Vectors]
+        self, loaded: Loaded, query: Query, kept: dict[Filter, Ids], likes: list[SeenExample], unlikes: list[Vectors]
     ) -> SearchResult:
         vector = combined(
             np.stack([seen.vector for seen in likes]), np.array(unlikes, np.float32).reshape(-1, loaded.snapshot.dim)
@@ -289,7 +279,7 @@ class SearchService:
         found = nearest(loaded, query, ranking, vector, allowed)
         similarities = similarities_of(loaded, query, vector, found)
         reach = None if query.k is None else query.skip + query.k
-        shown = likes[0] if len(likes) == 1 else _Seen(vector)
+        shown = likes[0] if len(likes) == 1 else SeenExample(vector)
         return SearchResult(
             matches=self._matches(loaded, query, found[:reach], similarities[:reach]),
             ranking=ranking,
@@ -333,16 +323,16 @@ class SearchService:
 
     # Examples as vectors.
 
-    def _seen(self, loaded: Loaded, example: Example, *, thumbnail: bool = False) -> _Seen:
+    def _seen(self, loaded: Loaded, example: Example, *, thumbnail: bool = False) -> SeenExample:
         """Return an example with its vector as it is searched: that of an indexed image lies there, others are made so."""
         if isinstance(example.source, int) and example.box is None:
             record = loaded.store.record(example.source)
             place = loaded.snapshot.position(example.source)
-            return _Seen(loaded.snapshot.take(np.array([place]))[0], record.width, record.height)
+            return SeenExample(loaded.snapshot.take(np.array([place]))[0], record.width, record.height)
         seen = self._seen_by_network(loaded, example, thumbnail=thumbnail)
         return replace(seen, vector=loaded.as_searched(seen.vector[None])[0])
 
-    def _seen_by_network(self, loaded: Loaded, example: Example, *, thumbnail: bool) -> _Seen:
+    def _seen_by_network(self, loaded: Loaded, example: Example, *, thumbnail: bool) -> SeenExample:
         source = example.source
         if isinstance(source, bytes):
             settings = self.settings
@@ -350,14 +340,14 @@ class SearchService:
             return self._looked_at(loaded, source, limits, example, thumbnail=thumbnail)
         if isinstance(source, str):
             kept = self.kept_upload(source)
-            return _Seen(kept.vector, kept.width, kept.height, kept.thumbnail)
+            return SeenExample(kept.vector, kept.width, kept.height, kept.thumbnail)
         if not isinstance(source, int):
-            return _Seen(source.astype(np.float32))
+            return SeenExample(source.astype(np.float32))
         record = loaded.store.record(source)
         loaded.snapshot.position(source)  # what is not searched is no image
         return self._part_of_original(loaded, record, example, thumbnail=thumbnail)
 
-    def _part_of_original(self, loaded: Loaded, record: Record, example: Example, *, thumbnail: bool) -> _Seen:
+    def _part_of_original(self, loaded: Loaded, record: Record, example: Example, *, thumbnail: bool) -> SeenExample:
         settings = self.settings
         limits = Limits(settings.max_bytes, settings.max_pixels, settings.max_frames)
         check_original(record)
@@ -368,7 +358,9 @@ class SearchService:
         except (OSError, ImageError) as error:
             raise OriginalGoneError(f"The file of image {record.image_id} can no longer be read: {error}") from error
 
-    def _looked_at(self, loaded: Loaded, content: bytes, limits: Limits, example: Example, *, thumbnail: bool) -> _Seen:
+    def _looked_at(
+        self, loaded: Loaded, content: bytes, limits: Limits, example: Example, *, thumbnail: bool
+    ) -> SeenExample:
         """Decode a picture no larger than need be, apart from this process, and let the network look at it or at a part of it."""
         row = loaded.embedder.row
         part = None if example.box is None else example.box.edges
@@ -377,7 +369,7 @@ class SearchService:
         with timed("decode"):
             prepared = self.decoders.prepare(content, wanted)
         vector = loaded.embedder.look(prepared.pixels[None])[0]
-        return _Seen(vector, prepared.width, prepared.height, prepared.thumbnail)
+        return SeenExample(vector, prepared.width, prepared.height, prepared.thumbnail)
 
     def check_decodes(self, content: bytes) -> None:
         """Raise `ImageError` unless an upload is a picture that can be decoded: tried in a child process, whatever it costs."""
@@ -487,10 +479,6 @@ class SearchService:
         record = self.ready().store.record(image_id)
         check_original(record)
         return record.path, info
-
-
-def _label_shelves(store: Store, generation: Generation) -> LabelShelves:
-    return LabelShelves(store)
 
 
 def open_service(settings: Settings) -> SearchService:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from store.filters import SURE
+from store.formats import Generation
 from store.notes import given_labels, label_changes
 from store.reader import Store
 
@@ -73,6 +74,11 @@ class LabelShelves:
         if counted is None or counted[0] != changes:
             self._counted = counted = changes, label_shelves(self._store)
         return counted[1]
+
+
+def open_label_shelves(store: Store, generation: Generation) -> LabelShelves:
+    """Open the labels of all images, for `SearchService.opened`."""
+    return LabelShelves(store)
 
 
 def month_shelves(store: Store) -> list[Shelf]:

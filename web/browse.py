@@ -19,7 +19,7 @@ from networks import classes_of
 from requested import request_fields, wanted_page, wanted_text
 from search import ImageInfo
 from store import Generation, Store
-from store.shelves import Folder, LabelShelves, Shelf, folder_tree, month_shelves, seen_shelves, tag_shelves
+from store.shelves import Folder, Shelf, folder_tree, month_shelves, open_label_shelves, seen_shelves, tag_shelves
 
 pages = Blueprint("browse_pages", __name__)
 
@@ -56,11 +56,6 @@ def _shown_folders(store: Store, generation: Generation) -> Folder:
     return folder_tree(store)
 
 
-def labels(store: Store, generation: Generation) -> LabelShelves:
-    """Open the labels of all images, for `SearchService.opened`."""
-    return LabelShelves(store)
-
-
 def _months(store: Store, generation: Generation) -> list[Shelf]:
     return month_shelves(store)
 
@@ -93,7 +88,7 @@ def _sections(folder: Folder) -> Mapping[str, Section]:
     found = (
         Section("folders", "Folders", [child.shelf for child in folder.below], _last_name, _folder_address(folder)),
         Section("dates", "Dates", service.opened(_months), _month_title, _month_address),
-        Section("labels", "Labels", service.opened(labels).now(), _whole_name, _search_by("label")),
+        Section("labels", "Labels", service.opened(open_label_shelves).now(), _whole_name, _search_by("label")),
         Section("tags", "Tags", tag_shelves(service.ready().store), _whole_name, _search_by("tag")),
         Section("seen", "What the network saw", service.opened(seen), _whole_name, _search_by("text")),
     )

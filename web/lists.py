@@ -33,7 +33,7 @@ from requested import (
 )
 from search.about import about, failure_counts
 from search.loaded import Loaded
-from store.shelves import Shelf, given_shelves
+from store.shelves import Shelf, given_shelves, open_label_shelves
 from vectors import Ids
 from web import browse
 
@@ -78,7 +78,7 @@ def labels() -> Response:
     """Count the labels of images, those of them that people gave, and what the network is fairly sure to have seen."""
     service = requested.service()
     answer: shapes.LabelsAnswer = {
-        "given": _counts(service.opened(browse.labels).now()),
+        "given": _counts(service.opened(open_label_shelves).now()),
         "by_people": _counts(given_shelves(service.ready().store)),
         "seen": _counts(service.opened(browse.seen)),
     }
