@@ -146,10 +146,10 @@ def find_row(name: str, networks_dir: Path | None = None, weights_sha256: str | 
     if row is not None:
         return row
     known = [*BACKBONES, *trained_names(networks_dir)]
-    if weights_sha256 is not None and name in known:
+    if weights_sha256 is not None:
         raise BackboneError(
             f"The network {name} with the weights {weights_sha256[:12]} is not in {networks_dir} any more. Put its folder back, "
-            f"or choose the newest of that name or another network: python img2vec.py --backbone {name}"
+            f"or search by another: python img2vec.py --backbone, with one of {', '.join(known)}."
         )
     raise BackboneError(
         f"There is no backbone {name!r}. Choose one of {', '.join(known)}; networks that finetune.py trained are looked for in "

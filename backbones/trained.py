@@ -165,8 +165,9 @@ def save_trained(
             return known, place
     except OSError as error:
         kind = DiskFullError if error.errno == 28 else BackboneError
+        reason = os.strerror(error.errno) if error.errno else error  # HDF5 tells of its buffers, too
         raise kind(
-            f"The network {network.name} cannot be written into {networks_dir} ({error}). Make room (about 200 MB), or mend the "
+            f"The network {network.name} cannot be written into {networks_dir} ({reason}). Make room (about 200 MB), or mend the "
             "folder's permissions, and run the same command again: it goes on where it was."
         ) from error
 

@@ -105,7 +105,7 @@ def _three_ways(row: BackboneRow, source: DownloadedWeights, path: Path, reason:
         f"{source.url} failed: {reason}. There are three ways on. (1) Let it download: connect this machine to the "
         f"internet, or run the same on one that is, and copy the file to {path}. (2) Give a local weights file: "
         "--weights FILE or LOOKALIKE_WEIGHTS=FILE. (3) Use the network that needs no download: "
-        "--backbone efficientnet_lite0."
+        "--backbone efficientnet_lite0 (finetune.py: --base)."
     )
 
 

@@ -100,7 +100,7 @@ class Embedder:
 
 def _check_settings(settings: Settings, own: NetworkId) -> None:
     name = settings.backbone or own.backbone
-    row = find_row(name, settings.networks_folder)
+    row = find_row(name, settings.networks_folder, own.weights_sha256 if name == own.backbone else None)
     layer = check_layer(row, settings.layer) if settings.layer or name != own.backbone else own.layer
     if settings.weights is not None:
         check_same_network(own, find(settings, name, layer))

@@ -23,7 +23,10 @@ from backbones.trained import (
     trained_names,
 )
 from backbones.weights import locate_weights
+from config import Settings
 from errors import BackboneError, WeightsUnavailableError
+from search import Embedder
+from store import VectorsManifest
 
 LITE0 = BACKBONES["efficientnet_lite0"]
 HEAD = Head(units=16, normalised=True)
@@ -107,6 +110,11 @@ def test_a_network_that_is_gone_is_named_with_its_weights(tmp_path: Path) -> Non
     _, folder = saved(tmp_path)
     with pytest.raises(BackboneError, match=r"mine with the weights 000000000000 is not in"):
         find_row("mine", tmp_path, "0" * 64)
+    manifest = VectorsManifest("theirs", "theirs", "avg_pool", "0" * 64, 1280, "")
+    with pytest.raises(
+        BackboneError, match=r"theirs with the weights 0* is not in .* any more.*img2vec.py .* one of incep.*mine"
+    ):
+        Embedder(manifest, tmp_path, Settings(networks=tmp_path))  # what it is searched by says how to go on
     (folder / "network.weights.h5").unlink()
     with pytest.raises(WeightsUnavailableError, match="gone from"):
         locate_weights(find_row("mine", tmp_path))

@@ -28,7 +28,7 @@ from errors import (
     ImageNotFoundError,
 )
 from store import Batch, Record, StoreWriter, VectorsManifest, open_store, open_writer
-from store.formats import widened
+from store.formats import reporting_full_disk, widened
 
 KEY = "net-layer-0123456789ab"
 MANIFEST = VectorsManifest(KEY, "net", "layer", "0123456789ab" * 5 + "cdef", 4, "squeezed")
@@ -301,6 +301,11 @@ def test_a_full_disk_is_a_clear_message_and_leaves_what_was_committed(tmp_path: 
         writer.begin_vectors(MANIFEST)
         writer.commit(KEY, batch_of(6000))
         assert writer.snapshot(KEY).take(slice(None))[-1, 0] == 6000.0
+
+
+def test_an_array_of_which_a_disk_takes_a_part_is_a_full_disk_too(tmp_path: Path) -> None:
+    with pytest.raises(DiskFullError, match="requested and"), reporting_full_disk(tmp_path):
+        np.zeros(100_000).tofile("/dev/full")  # numpy tells no number of an error
 
 
 def leave_a_journal(folder: Path) -> None:
