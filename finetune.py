@@ -270,6 +270,9 @@ def _labels_in_collection(job: Job) -> tuple[Mapping[int, str], int]:
             return given_labels(store), 0
     given, _ = _given(job)
     labelled = read_contents(given, job.settings)
+    if labelled.left_out:
+        first = labelled.left_out[0]
+        job.on_note(f"Labelled files that are left out: {len(labelled.left_out):,}. {first.path}: {first.reason}")
     labels = {photograph.sha256: label for photograph, label in zip(labelled.photographs, labelled.labels, strict=True)}
     with contextlib.closing(open_store(job.settings.rsc_files)) as store:
         records = [record for record in store.all_records() if record.sha256 in labels]

@@ -368,6 +368,10 @@ def test_a_projection_is_learnt_from_those_photographs_that_are_in_the_collectio
     label_images(tmp_path / "rsc", "tabby", list(learnt[0])[:2])
     project(replace(job(photos), sources=Sources(pages=True)))
     assert list(learnt[1].values()) == ["tabby"] * 2
+    notes: list[str] = []
+    (photos / "labels.csv").write_text("cats/0.png,cat\ncats/gone.png,cat\n")
+    project(replace(job(photos), sources=Sources(csv=photos / "labels.csv"), on_note=notes.append))
+    assert ["left out: 1." in note and "gone.png: The file cannot be read" in note for note in notes] == [True]
     with pytest.raises(LabelError, match="None of the 6 labelled photographs is in the collection"):
         project(replace(job(photos), sources=Sources((str(photos / "dogs"),))))
 

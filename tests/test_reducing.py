@@ -13,7 +13,7 @@ from autoencoder import load_reducer
 from config import Settings
 from errors import CollectionLockedError, CollectionMissingError, EmptyCollectionError, ReducerError, SettingsError
 from publishing import open_index
-from reducing import TRAINING_BYTES, reduce_collection, reduced_dim, training_vectors
+from reducing import TRAINING_BYTES, options_of, reduce_collection, reduced_dim, training_vectors
 from store import Snapshot, open_store, open_writer
 from tests.reduced_collection import KEY, add_vectors, collection_at, group_vectors
 
@@ -134,3 +134,9 @@ def test_no_more_is_trained_on_than_memory_should_hold() -> None:
     rows = np.arange(9_000)
     vectors = training_vectors(Snapshot(rows, rows, matrix), seed=0)
     assert 0.9 * TRAINING_BYTES < vectors.nbytes <= TRAINING_BYTES
+
+
+@pytest.mark.parametrize("kind", ["none", "projection"])
+def test_what_is_not_trained_on_vectors_alone_is_not_trained_under_its_name(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"{kind} is not trained"):
+        options_of(Settings(reducer=kind))
