@@ -138,8 +138,9 @@ def test_all_of_a_group_or_some_of_it_are_labelled(settings: Settings) -> None:
     assert re.findall(r'name="image_ids" value="(\d+)"', page) == [str(number) for number in RED]
     client.post("/labels/give", data={"image_ids": [1, 2], "take": "label"})
     assert given(settings) == dict.fromkeys(range(3, 9), "rose")
-    found = client.get("/api/v1/map/found?q=ROS").get_json()
-    assert found["image_ids"] == list(range(3, 9))
+    client.post("/labels/give", data={"image_ids": [3], "as": "rose garden"})
+    for sought, there in (("ROS", range(3, 9)), ("rose", range(4, 9)), ("red", [1, 2])):
+        assert client.get(f"/api/v1/map/found?q={sought}").get_json()["image_ids"] == list(there), sought
 
 
 def test_a_label_is_renamed_and_taken_from_all(client: FlaskClient, settings: Settings) -> None:

@@ -347,24 +347,20 @@ def found() -> Response:
 def _said(opened: Opened, sought: str) -> Ids:
     """Return the places of the points in whose label, tag or name the text stands, ascending; a whole label or tag goes first."""
     store = requested.service().ready().store
-    labels = {label for label in opened.table.labels if sought in label.casefold()}
+    given = given_labels(store)  # perhaps since the map was opened
+    labels = {label for label in {*opened.table.labels, *given.values()} if sought in label.casefold()}
     tags = {tag for tag in tag_counts(store) if sought in tag.casefold()}
     whole = {said for said in labels | tags if said.casefold() == sought}
     if whole:
         labels, tags = labels & whole, tags & whole
     places = {n for n, label in enumerate(opened.labels) if label in labels}
-    places.update(opened.places(_given(store, sought)).tolist())
+    places.difference_update(opened.places(given).tolist())
+    places.update(opened.places(image_id for image_id, label in given.items() if label in labels).tolist())
     if not whole:
         places |= {n for n, name in enumerate(opened.names) if sought in name}
     for tag in tags:
         places.update(opened.places(tagged_images(store, tag)).tolist())
     return np.array(sorted(places), dtype=np.int64)
-
-
-def _given(store: Store, sought: str) -> Ids:
-    """Return the ids of images whose label, which a person gave since the map was opened perhaps, has the text in it."""
-    ids = [image_id for image_id, label in given_labels(store).items() if sought in label.casefold()]
-    return np.array(ids, dtype=np.int64)
 
 
 @api.post("/map/images")
