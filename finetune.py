@@ -33,7 +33,7 @@ from finetuning.labelled import (
     read_contents,
 )
 from finetuning.parts import Company, choose_company, least_photographs, split
-from finetuning.planned import WORK_FOLDER, Plan, digest_of, plan_path, read_plan, write_plan
+from finetuning.planned import WORK_FOLDER, Plan, digest_of, plan_path, read_plan, training_alone, write_plan
 from finetuning.presets import PRESETS, Preset
 from finetuning.report import Report, make_report, read_report, write_report
 from finetuning.training import CHECKPOINT, Progress, Task, Trained, train
@@ -123,7 +123,7 @@ def finetune(job: Job) -> Finetuned | None:
     """Train a network as `job` says, or go on where an earlier run was stopped or killed; None where `job.stop` was set.
 
     Raises `LabelError` for what is wrong with the labels, `BackboneError` for what is wrong with the choices,
-    `WeightsUnavailableError`, `DatasetError`, `ImageError`, `DiskFullError`.
+    `WeightsUnavailableError`, `DatasetError`, `ImageError`, `DiskFullError`, `CollectionLockedError` while another run trains.
     """
     check_name(job.choices.name)
     preset = preset_of(job.choices)
@@ -139,6 +139,11 @@ def finetune(job: Job) -> Finetuned | None:
         return finished
     path = plan_path(job.work_folder, digest)
     plan = read_plan(path) or _make_plan(job, labelled, preset, path)
+    with training_alone(job.work_folder):
+        return _carry_out(job, plan, base, preset, digest)
+
+
+def _carry_out(job: Job, plan: Plan, base: NetworkId, preset: Preset, digest: str) -> Finetuned | None:
     task = plan.task(base, preset, job.choices.seed, job.work_folder)
     trained = None if job.stop.is_set() else train(task, job.settings, on_progress=job.on_progress, stop=job.stop)
     if trained is None:
@@ -146,7 +151,7 @@ def finetune(job: Job) -> Finetuned | None:
     job.on_step("Judging what was learnt …")
     report = make_report(task, plan.parts, _still_there(plan.company, job.settings), trained, plan.left_out)
     network, folder = _save(job, task, trained, report, digest)
-    for unneeded in (path, job.work_folder / CHECKPOINT):
+    for unneeded in (plan_path(job.work_folder, digest), job.work_folder / CHECKPOINT):
         unneeded.unlink(missing_ok=True)
     return Finetuned(network, folder, report, trained=True)
 

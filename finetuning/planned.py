@@ -6,10 +6,12 @@ chosen from may have grown since; the plan has not. Does not own how they are ch
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from backbones import NetworkId
-from errors import BackboneError
+from errors import BackboneError, CollectionLockedError
 from finetuning.labelled import Labelled, LeftOut
 from finetuning.parts import Company, Parts
 from finetuning.presets import Preset
@@ -110,6 +112,23 @@ def read_plan(path: Path) -> Plan | None:
         Parts(**{name: np.array(places, dtype=np.int64) for name, places in values["parts"].items()}),
         Company(_read(values["unlabelled"]), _read(values["unseen"]), tuple(values["unseen_labels"])),
     )
+
+
+@contextlib.contextmanager
+def training_alone(folder: Path) -> Iterator[None]:
+    """Let no other run train in the work folder meanwhile: it would take this one's checkpoint away.
+
+    Raises `CollectionLockedError` where one does.
+    """
+    with (folder / "training.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CollectionLockedError(
+                f"Another finetune.py trains in {folder}. Wait until it has finished, or stop it (Ctrl-C): what it has done is "
+                "kept, and the same command goes on."
+            ) from None
+        yield
 
 
 def _written(photographs: Sequence[Photograph]) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from errors import BackboneError
 from evaluation import rate_vectors
 from finetuning.labelled import LeftOut
 from finetuning.parts import Company, Parts
@@ -223,17 +224,23 @@ def write_report(report: Report, base: str, folder: Path) -> None:
 
 
 def read_report(folder: Path) -> Report:
-    """Return the figures that lie in the folder of a network."""
-    values: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    return Report(
-        **{
-            **values,
-            "classes": [ClassFigures(**entry) for entry in values["classes"]],
-            "rates": [Rates(**entry) for entry in values["rates"]],
-            "epochs": [Epoch(**entry) for entry in values["epochs"]],
-            "left_out": [LeftOut(**entry) for entry in values["left_out"]],
-        }
-    )
+    """Return the figures that lie in the folder of a network. Raises `BackboneError` where they cannot be read."""
+    try:
+        values: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return Report(
+            **{
+                **values,
+                "classes": [ClassFigures(**entry) for entry in values["classes"]],
+                "rates": [Rates(**entry) for entry in values["rates"]],
+                "epochs": [Epoch(**entry) for entry in values["epochs"]],
+                "left_out": [LeftOut(**entry) for entry in values["left_out"]],
+            }
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackboneError(
+            f"This was trained before, but {folder / REPORT} cannot be read ({error}). The network can be used all the same; to "
+            "train it again, give another --seed."
+        ) from error
 
 
 def draw_confusion(report: Report, path: Path) -> None:

@@ -22,9 +22,10 @@ from backbones.rows import Head
 from backbones.trained import find_trained
 from commands.finetune import main
 from config import Settings
-from errors import BackboneError, LabelError, SettingsError
+from errors import BackboneError, CollectionLockedError, LabelError, SettingsError
 from finetune import Choices, Job, Sources, finetune, preset_of, project
 from finetuning.parts import Company, Parts
+from finetuning.planned import training_alone
 from finetuning.presets import PRESETS
 from finetuning.report import confusion_of, draw_confusion, make_report, read_report, report_text
 from finetuning.training import Epoch, Photograph, Progress, Task, Trained
@@ -201,6 +202,26 @@ def test_an_image_to_judge_by_that_is_gone_when_a_training_goes_on_is_left_out(
     finetuned = finetune(job(photos))
     assert finetuned is not None
     assert finetuned.report.unseen == len(unseen) - 1 > 0
+
+
+def test_while_one_trains_another_is_told_to_wait(photos: Path, trainings: list[Task]) -> None:
+    work = job(photos).work_folder
+    work.mkdir(parents=True)
+    with (
+        training_alone(work),
+        pytest.raises(CollectionLockedError, match=r"Another finetune.py trains in .*\.training"),
+    ):
+        finetune(job(photos))
+    assert trainings == []
+    assert finetune(job(photos)) is not None
+
+
+def test_a_report_that_is_gone_is_told(photos: Path, trainings: list[Task]) -> None:
+    first = finetune(job(photos))
+    assert first is not None
+    (first.folder / "report.json").unlink()
+    with pytest.raises(BackboneError, match=r"trained before, but .*report\.json cannot be read"):
+        finetune(job(photos))
 
 
 def test_where_nothing_is_held_out_the_report_says_whose_accuracy_it_is(photos: Path, trainings: list[Task]) -> None:
