@@ -120,15 +120,18 @@ def training_alone(folder: Path) -> Iterator[None]:
 
     Raises `CollectionLockedError` where one does.
     """
-    with (folder / "training.lock").open("a") as file:
+    descriptor = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no file is left behind
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CollectionLockedError(
                 f"Another finetune.py trains in {folder}. Wait until it has finished, or stop it (Ctrl-C): what it has done is "
                 "kept, and the same command goes on."
             ) from None
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _written(photographs: Sequence[Photograph]) -> list[tuple[str, str]]:
